@@ -1,0 +1,1 @@
+"""Statistics of a training trajectory: tensors in, tensors or frozen dataclasses out."""

@@ -1,0 +1,1 @@
+"""Published phenomena, one file each: Config, run, claims, figures."""

@@ -1,0 +1,100 @@
+"""What is trained, and what comes out of one run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+import phasescope as ps
+
+THRESHOLDS = (0.05, 0.1, 0.15)
+SAMPLE_SIZES = (300, 400)
+RESIDUAL_SIZES = (25, 50, 100, 200, 300, 400, 600, 1000)
+DROPPED = (0, 20, 100, 200, 500, 1000)
+
+
+@dataclass(frozen=True)
+class Config:
+    """One training and its analysis."""
+
+    model: Literal["mlp", "convnet"] = "mlp"
+    dataset: Literal["auto", "mnist", "digits"] = "auto"  # auto: MNIST when it can be had
+    hidden: int = 128  # units of the MLP's hidden layer
+    optimizer: Literal["sgd", "adam"] = "sgd"
+    learning_rate: float = 0.1
+    momentum: float = 0.0  # of SGD
+    batch_size: int = 64
+    n_epochs: int = 2
+    n_samplings: int = 10  # random samples of steps per run and sample size
+    seed: int = 0  # of initialisation, data order and dropout
+    keep_trajectory: bool = False  # gradients are deleted once their Gram matrix is analysed
+
+
+DEFAULT = Config()
+SMOKE = Config(dataset="digits", hidden=32, batch_size=8, n_epochs=3, n_samplings=2)
+GRID = tuple(
+    Config(model=model, dataset="mnist", optimizer=optimizer, learning_rate=rate, batch_size=batch)
+    for model, batches in (("mlp", (60, 64)), ("convnet", (64,)))
+    for optimizer, rate in (("sgd", 0.01), ("sgd", 0.1), ("adam", 1e-3))
+    for batch in batches
+)
+PRESETS: dict[str, tuple[Config, ...]] = {"smoke": (SMOKE,), "default": (DEFAULT,), "paper": GRID}
+
+
+@dataclass(frozen=True)
+class Detail:
+    """What the figures of one run need beyond the numbers."""
+
+    spectrum: ps.Spectrum
+    null: ps.NormNull
+    norm_steps: np.ndarray
+    norms: np.ndarray
+    names: tuple[str, ...]
+    loss_steps: np.ndarray
+    loss: np.ndarray
+    accuracy_steps: np.ndarray
+    accuracy: np.ndarray
+
+
+@dataclass(frozen=True)
+class Results:
+    """One run: its configuration, every number as plain JSON, and what the figures need."""
+
+    config: Config
+    numbers: dict[str, Any]
+    detail: Detail | None = None
+
+
+def setting(config: Config) -> str:
+    """The setting of a run without its seed: ``MLP, SGD 0.1, batch 64``."""
+    model = {"mlp": "MLP", "convnet": "CNN"}[config.model]
+    momentum = f" momentum {config.momentum:g}" if config.momentum else ""
+    name = {"sgd": "SGD", "adam": "Adam"}[config.optimizer]
+    return f"{model}, {name} {config.learning_rate:g}{momentum}, batch {config.batch_size}"
+
+
+def group_by_setting(results: Sequence[Results]) -> dict[str, list[Results]]:
+    """The runs of every setting, settings in the order in which they come."""
+    groups: dict[str, list[Results]] = {}
+    for result in results:
+        groups.setdefault(setting(result.config), []).append(result)
+    return groups
+
+
+def count_in_samples(
+    result: Results,
+    threshold: float = 0.1,
+    *,
+    size: int = 400,
+    sampling: str = "random",
+    null: bool = False,
+) -> float:
+    """Mean count above a threshold over a run's samples of `size` steps (of its only size, if one)."""
+    samples = result.numbers["samples"]
+    sample = samples.get(str(size), next(iter(samples.values())))[sampling]
+    draws = sample if isinstance(sample, list) else [sample]
+    column = THRESHOLDS.index(threshold)
+    return float(np.mean([d["null_counts" if null else "counts"][column] for d in draws]))

@@ -1,0 +1,143 @@
+"""Runs of an experiment over configurations and seeds: finished ones are kept, not repeated."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from phasescope.errors import PhasescopeError
+from phasescope.report import Claim, ExperimentResults, save_results, write_report
+from phasescope.trajectory.environment import describe_environment
+from phasescope.trajectory.files import write_json
+
+NUMBERS = "numbers.json"
+
+
+class Experiment(Protocol):
+    """The parts that every experiment module has."""
+
+    __doc__: str | None
+    PRESETS: dict[str, tuple[Any, ...]]
+    Config: Any
+    Results: Any
+
+    def run(self, config: Any, directory: Path, *, progress: Any = None) -> Any:
+        """One run."""
+        ...
+
+    def claims(self, results: Sequence[Any]) -> list[Claim]:
+        """Verdicts over runs."""
+        ...
+
+    def figures(self, results: Sequence[Any]) -> dict[str, Any]:
+        """Figures over runs."""
+        ...
+
+
+def config_hash(config: Any) -> str:
+    """Eight hexadecimal digits that change with every field of a configuration."""
+    text = json.dumps(dataclasses.asdict(config), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def run_all(
+    experiment: Experiment,
+    configs: Iterable[Any],
+    directory: Path,
+    *,
+    progress: Callable[[int, float, str], None] | None = None,
+) -> Iterator[Any]:
+    """The results of every configuration, run or read from an earlier run in `directory`.
+
+    A configuration has the folder of its hash. What an interrupted run left there is taken up by
+    the experiment; the numbers of a finished one are read.
+
+    Args:
+        experiment: A module of `phasescope.experiments`.
+        configs: Configurations, seeds included.
+        directory: Where the runs' folders are.
+        progress: Called with the index of the run, its share done, and what is being done.
+    """
+    for index, config in enumerate(configs):
+        folder = directory / f"seed{config.seed}-{config_hash(config)}"
+        finished = folder / NUMBERS
+        if finished.exists():
+            yield experiment.Results(config, json.loads(finished.read_text(encoding="utf-8")))
+            continue
+
+        def tell(share: float, what: str, index: int = index) -> None:
+            if progress:
+                progress(index, share, what)
+
+        try:
+            results = experiment.run(config, folder, progress=tell)
+        except PhasescopeError:
+            raise
+        except Exception as error:
+            error.add_note(f"in {folder} with {config}")
+            raise
+        write_json(finished, results.numbers)
+        yield results
+
+
+def finish(
+    experiment: Experiment,
+    name: str,
+    preset: str,
+    results: Sequence[Any],
+    *,
+    results_file: Path | None,
+    report_file: Path,
+) -> tuple[list[Claim], Path]:
+    """Claims of the runs, their JSON (if a file is given) and their report.
+
+    Returns:
+        The claims, and the report's path.
+    """
+    claims = experiment.claims(results)
+    environment = describe_environment()
+    config = dataclasses.asdict(results[0].config)
+    runs = [dataclasses.asdict(r.config) | {"numbers": r.numbers} for r in results]
+    seeds = tuple(sorted({r.config.seed for r in results}))
+    if results_file is not None:
+        save_results(
+            results_file,
+            ExperimentResults(
+                experiment=name,
+                preset=preset,
+                config=config,
+                commit=str(environment.get("commit")),
+                environment=environment,
+                seeds=seeds,
+                claims=tuple(claims),
+                settings={"runs": [_compact(run) for run in runs]},
+            ),
+        )
+    title = name.replace("_", " ").capitalize()
+    summary = " ".join((experiment.__doc__ or "").strip().split("\n\n")[0].split())
+    report = write_report(
+        report_file,
+        title=title,
+        summary=f"{summary} {len(results)} runs, seeds {', '.join(map(str, seeds))}.",
+        claims=claims,
+        figures=experiment.figures(results),
+        config=config,
+        environment=environment,
+        numbers={"runs": runs},
+    )
+    return claims, report
+
+
+def _compact(value: Any) -> Any:
+    """Numbers to six digits: committed results are read by people and diffed."""
+    if isinstance(value, float):
+        return float(f"{value:.6g}")
+    if isinstance(value, dict):
+        return {key: _compact(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_compact(item) for item in value]
+    return value

@@ -1,0 +1,6 @@
+"""Models that several experiments share."""
+
+from phasescope.models.convnet import ConvNet
+from phasescope.models.mlp import MLP, seeded
+
+__all__ = ["MLP", "ConvNet", "seeded"]

@@ -1,0 +1,23 @@
+"""Claims with verdicts, and the one HTML file that shows them with figures and numbers."""
+
+from phasescope.report.claims import (
+    VERDICTS,
+    Claim,
+    ExperimentResults,
+    Verdict,
+    claims_table,
+    load_results,
+    save_results,
+)
+from phasescope.report.html import write_report
+
+__all__ = [
+    "VERDICTS",
+    "Claim",
+    "ExperimentResults",
+    "Verdict",
+    "claims_table",
+    "load_results",
+    "save_results",
+    "write_report",
+]

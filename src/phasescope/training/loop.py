@@ -1,0 +1,184 @@
+"""The reference training loop."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Int64, Shaped
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+@runtime_checkable
+class TrainingLog(Protocol):
+    """What the loop needs of a recorder."""
+
+    @property
+    def step(self) -> int:
+        """Optimizer updates applied so far, those before a resume included."""
+        ...
+
+    def log(self, *, step: int | None = None, **metrics: float | Tensor) -> None:
+        """File values under a step."""
+        ...
+
+    def end_step(self) -> None:
+        """Be told that everything about the step has been done."""
+        ...
+
+
+def train(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    batches: Iterable[tuple[Tensor, Tensor]],
+    *,
+    loss_fn: Callable[[Tensor, Tensor], Tensor] = functional.cross_entropy,
+    recorder: TrainingLog | None = None,
+    evaluate: Callable[[nn.Module], Mapping[str, float]] | None = None,
+    evaluate_every: int = 100,
+    on_step: Callable[[int, Tensor], None] | None = None,
+) -> int:
+    """Number of optimizer updates that the model has behind it after training on all batches.
+
+    One update per batch: zero the gradients, loss, backward, optimizer step. With a recorder, the
+    loss is logged as `train_loss` under the step whose weights it was computed with, and
+    `recorder.end_step()` comes last in every step: what is saved there (a checkpoint) includes
+    everything about the step.
+
+    `evaluate` is called in evaluation mode, without gradients and with the random state put back
+    afterwards, before the first update, after every `evaluate_every` updates and after the last
+    one. What it returns is logged under the number of updates applied by then. Steps are counted by
+    the recorder if there is one, so a resumed training is evaluated at the steps of the original.
+
+    The model is put into training mode and left in it.
+
+    Args:
+        model: Trained in place.
+        optimizer: Over the model's parameters.
+        batches: Pairs of inputs and targets on the model's device.
+        loss_fn: Scalar loss of (outputs, targets).
+        recorder: A `Recorder` attached to the same model and optimizer, already entered.
+        evaluate: Measures the model; names of metrics to values.
+        evaluate_every: Steps between evaluations.
+        on_step: Called after every update, before `end_step`, with the number of updates applied
+            and the loss.
+
+    Returns:
+        Updates applied, those before a resume included if there is a recorder.
+
+    Raises:
+        ValueError: If `evaluate_every` is not positive.
+
+    Example:
+        >>> x = torch.arange(4.0).reshape(4, 1)
+        >>> model = nn.Linear(1, 1)
+        >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        >>> train(model, optimizer, [(x, 2 * x)] * 50, loss_fn=functional.mse_loss)
+        50
+        >>> round(model(x)[3].item(), 1)
+        6.0
+    """
+    if evaluate_every < 1:
+        raise ValueError(f"evaluate_every must be at least 1 step, but it is {evaluate_every}.")
+    step = recorder.step if recorder is not None else 0
+
+    def measure() -> None:
+        if evaluate is not None:
+            with evaluating(model):
+                metrics = evaluate(model)
+            if recorder is not None:
+                recorder.log(step=step, **metrics)
+
+    model.train()
+    if step == 0:
+        measure()
+    for x, y in batches:
+        optimizer.zero_grad()
+        loss = loss_fn(model(x), y)
+        loss.backward()
+        optimizer.step()
+        step += 1
+        if recorder is not None:
+            recorder.log(train_loss=loss.detach())
+        if step % evaluate_every == 0:
+            measure()
+        if on_step is not None:
+            on_step(step, loss.detach())
+        if recorder is not None:
+            recorder.end_step()
+    if step % evaluate_every != 0:
+        measure()
+    return step
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode without gradients, for a `with` block that leaves no trace.
+
+    The mode of every submodule is put back afterwards (a layer kept in evaluation mode stays in
+    it), and so is the random state of the CPU and of the model's CUDA devices.
+
+    Args:
+        model: The model to evaluate.
+
+    Yields:
+        Nothing.
+
+    Example:
+        >>> model = nn.Dropout()
+        >>> with evaluating(model):
+        ...     model.training
+        False
+        >>> model.training
+        True
+    """
+    modes = [(module, module.training) for module in model.modules()]
+    devices = {p.device.index for p in model.parameters() if p.device.type == "cuda"}
+    model.eval()
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices=sorted(devices)):
+            yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+def accuracy(
+    model: nn.Module,
+    inputs: Shaped[Tensor, "n *features"],
+    labels: Int64[Tensor, " n"],
+    *,
+    batch_size: int = 1000,
+) -> float:
+    """Share of samples whose largest output is at their label, in evaluation mode.
+
+    Modes and random state are left as they were, see `evaluating`. Ties go to the first class, and
+    outputs that are not a number count as the largest: check that a low accuracy is not a NaN.
+
+    Args:
+        model: Returns one row of outputs per sample.
+        inputs: Samples along the first axis, on the model's device.
+        labels: Class of each sample.
+        batch_size: Samples evaluated at once; changes memory, not the result beyond rounding.
+
+    Returns:
+        Between 0 and 1.
+
+    Raises:
+        ValueError: If there are no samples or `batch_size` is not positive.
+
+    Example:
+        >>> accuracy(nn.Identity(), torch.eye(3), torch.tensor([0, 1, 1]))
+        0.6666666666666666
+    """
+    if len(labels) == 0 or batch_size < 1:
+        raise ValueError(
+            "accuracy needs at least one sample and a positive batch_size, but there are "
+            f"{len(labels)} samples and batch_size is {batch_size}."
+        )
+    correct = torch.zeros((), dtype=torch.int64, device=labels.device)
+    with evaluating(model):
+        for x, y in zip(inputs.split(batch_size), labels.split(batch_size), strict=True):
+            correct += (model(x).argmax(1) == y).sum()
+    return correct.item() / len(labels)

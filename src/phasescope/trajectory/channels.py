@@ -1,0 +1,247 @@
+"""From rows in memory to committed blocks on disk: rotating buffers and one writer thread."""
+
+from __future__ import annotations
+
+import errno
+import queue
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from phasescope.errors import RecordingError
+from phasescope.trajectory.store import ArraySpec, TrajectoryStore
+
+MAX_BUFFERS = 3
+
+
+@dataclass(frozen=True)
+class Job:
+    """Rows of one group to be written and committed."""
+
+    group: str
+    specs: Mapping[str, ArraySpec]
+    steps: np.ndarray
+    values: Mapping[str, np.ndarray]
+    # Called before writing, in the writer's thread: waits for a device, looks for bad values.
+    inspect: Callable[[Job], None] | None = None
+    # Called when the rows are no longer needed.
+    release: Callable[[], None] | None = None
+
+
+class WriterThread:
+    """Writes jobs in order and commits after each; its first error stops all writing."""
+
+    def __init__(self, store: TrajectoryStore) -> None:
+        self.store = store
+        self.error: BaseException | None = None
+        self._jobs: queue.Queue[Job | None] = queue.Queue()
+        self._thread = threading.Thread(target=self._run, name="phasescope-writer", daemon=True)
+        self._thread.start()
+
+    def submit(self, job: Job) -> None:
+        """Queue a job. Bounded by the buffers: a job holds one until it is written."""
+        self._jobs.put(job)
+
+    def drain(self) -> None:
+        """Wait until everything queued is committed.
+
+        Raises:
+            RecordingError: Writing failed.
+        """
+        self._jobs.join()
+        self.check()
+
+    def check(self) -> None:
+        """Raise what went wrong in the thread, if anything did.
+
+        Raises:
+            RecordingError: Writing failed.
+        """
+        if self.error is None:
+            return
+        full = isinstance(self.error, OSError) and self.error.errno == errno.ENOSPC
+        committed = {name: group.rows for name, group in self.store.groups.items()}
+        raise RecordingError(
+            f"the recording in {self.store.path.parent} stopped: "
+            + ("the disk is full. " if full else f"{type(self.error).__name__}: {self.error}. ")
+            + f"Everything committed is intact (rows per group: {committed}). "
+            + ("Free some space" if full else "Remove the cause")
+            + " and resume with Recorder(..., resume=True)."
+        ) from self.error
+
+    def close(self) -> None:
+        """Finish what is queued and end the thread."""
+        self._jobs.put(None)
+        self._thread.join()
+
+    def _run(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            try:
+                if self.error is None:
+                    self._write(job)
+            except BaseException as error:  # noqa: BLE001 - reported by check() in the loop's thread
+                self.error = error
+            finally:
+                if job.release:
+                    job.release()
+                self._jobs.task_done()
+        self._jobs.task_done()
+
+    def _write(self, job: Job) -> None:
+        if job.inspect:
+            job.inspect(job)
+        group = self.store.groups.get(job.group)
+        if group is None:
+            group = self.store.add_group(job.group, job.specs)
+        group.specs.update(job.specs)
+        group.write(job.steps, job.values)
+        self.store.commit()
+
+
+@dataclass
+class _Buffer:
+    """A block in memory: K rows of every array of a group."""
+
+    arrays: dict[str, Tensor]
+    views: dict[str, np.ndarray]
+    steps: np.ndarray
+
+
+@dataclass
+class Channel:
+    """A group being recorded: the loop fills rows, full blocks go to the writer.
+
+    Args:
+        group: Name in the store.
+        specs: Its arrays; all with the same rows per chunk.
+        writer: Where full blocks go.
+        pinned: Whether rows are filled from a GPU.
+        inspect: Passed on with every job.
+    """
+
+    group: str
+    specs: Mapping[str, ArraySpec]
+    writer: WriterThread
+    pinned: bool = False
+    inspect: Callable[[Job], None] | None = None
+    attributes: dict[str, Any] = field(default_factory=dict)
+    labels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        group = self.writer.store.groups.get(self.group)
+        if group is None:
+            group = self.writer.store.add_group(
+                self.group, self.specs, attributes=self.attributes, labels=self.labels
+            )
+        self.rows_per_block = next(iter(self.specs.values())).chunk_rows
+        # Rows keep their place in the chunk, so that a resumed run goes on in the middle of a block.
+        self._fill = self._start = group.rows % self.rows_per_block
+        self.last_step = group.last_step
+        self._free: queue.Queue[_Buffer] = queue.Queue()
+        self._n_buffers = 0
+        self._buffer = self._next_buffer()
+
+    def row(self) -> dict[str, Tensor]:
+        """The row to fill next, padded to whole chunks. Nothing counts before `advance`."""
+        return {name: array[self._fill] for name, array in self._buffer.arrays.items()}
+
+    def advance(self, step: int) -> None:
+        """The row is filled: it belongs to `step`."""
+        self._buffer.steps[self._fill] = step
+        self.last_step = step
+        self._fill += 1
+        if self._fill == self.rows_per_block:
+            finished = self._buffer
+            self._submit(release=lambda: self._free.put(finished))
+            self._fill = self._start = 0
+            self._buffer = self._next_buffer()
+
+    def flush(self) -> None:
+        """Hand the rows of the open block to the writer; the block stays open."""
+        if self._fill > self._start:
+            self._submit(release=None)
+            self._start = self._fill
+
+    def _submit(self, release: Callable[[], None] | None) -> None:
+        rows = slice(self._start, self._fill)
+        values = {name: view[rows] for name, view in self._buffer.views.items()}
+        steps = self._buffer.steps[rows].copy()
+        inspect = self._after_copies() if self.pinned else self.inspect
+        self.writer.submit(Job(self.group, self.specs, steps, values, inspect, release))
+
+    def _after_copies(self) -> Callable[[Job], None]:
+        """An inspection that first waits until the device has delivered the block's rows."""
+        event = torch.cuda.Event()
+        event.record()
+
+        def inspect(job: Job) -> None:
+            event.synchronize()
+            if self.inspect:
+                self.inspect(job)
+
+        return inspect
+
+    def _next_buffer(self) -> _Buffer:
+        try:
+            return self._free.get_nowait()
+        except queue.Empty:
+            if self._n_buffers == MAX_BUFFERS:
+                return self._free.get()
+        self._n_buffers += 1
+        arrays, views = {}, {}
+        for name, spec in self.specs.items():
+            bfloat16 = spec.dtype == "uint16"
+            dtype = torch.bfloat16 if bfloat16 else getattr(torch, spec.dtype)
+            array = torch.zeros(
+                (self.rows_per_block, spec.width), dtype=dtype, pin_memory=self.pinned
+            )
+            arrays[name] = array
+            raw = array.view(torch.int16).numpy().view(np.uint16) if bfloat16 else array.numpy()
+            views[name] = raw
+        return _Buffer(arrays, views, np.zeros(self.rows_per_block, np.int64))
+
+
+class MetricsLog:
+    """Scalars by step, kept open until no more can arrive for their step."""
+
+    ROWS = 4096
+
+    def __init__(self, writer: WriterThread) -> None:
+        self._writer = writer
+        self.pending: dict[int, dict[str, float | Tensor]] = {}
+        group = writer.store.groups.get("metrics")
+        self._written = group.last_step if group else -1
+        self._specs: dict[str, ArraySpec] = dict(group.specs) if group else {}
+
+    def log(self, step: int, values: Mapping[str, float | Tensor]) -> None:
+        """File values under a step.
+
+        Raises:
+            ValueError: The row of this step is written already.
+        """
+        if step <= self._written:
+            raise ValueError(
+                f"metrics are filed in the order of steps, but step {step} arrived after step "
+                f"{self._written} had been written. Log a step's values before the training moves on."
+            )
+        self.pending.setdefault(step, {}).update(values)
+
+    def flush(self, before: int | None = None) -> None:
+        """Write the pending rows of steps below `before` (all by default)."""
+        steps = sorted(s for s in self.pending if before is None or s < before)
+        if not steps:
+            return
+        rows = [self.pending.pop(step) for step in steps]
+        for name in sorted({name for row in rows for name in row} - set(self._specs)):
+            self._specs[name] = ArraySpec("float64", (), (), self.ROWS, fill=float("nan"))
+        values = {
+            name: np.array([float(row.get(name, np.nan)) for row in rows]).reshape(-1, 1)
+            for name in self._specs
+        }
+        self._written = steps[-1]
+        self._writer.submit(Job("metrics", dict(self._specs), np.array(steps, np.int64), values))

@@ -1,0 +1,239 @@
+"""What a recording will save, and what it costs, before it starts."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import shutil
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from phasescope.parameters import ParameterTable
+from phasescope.trajectory.optimizers import moment_names
+from phasescope.trajectory.schedule import Schedule
+from phasescope.trajectory.schema import DTYPES, GROUPS, NORMS, STEP, TENSOR
+from phasescope.trajectory.store import ArraySpec
+
+BLOCK_BYTES = 80_000_000
+CHUNK_BYTES = 4_000_000
+MAX_BLOCK_ROWS = 64
+_COLUMN_ALIGNMENT = 16
+
+
+@dataclass(frozen=True)
+class PlanRow:
+    """One array of the plan."""
+
+    name: str
+    schedule: str
+    bytes_per_row: int
+    n_rows: int | None
+
+    @property
+    def total(self) -> int | None:
+        """Bytes over the whole run; None when its length is not known."""
+        return None if self.n_rows is None else self.n_rows * self.bytes_per_row
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What will be saved: every array with its bytes, the total, and the free disk.
+
+    Print it, or let a notebook show it.
+    """
+
+    n_parameters: int
+    n_steps: int | None
+    rows: tuple[PlanRow, ...]
+    free_bytes: int
+
+    @property
+    def total_bytes(self) -> int | None:
+        """Bytes of the whole recording, checkpoints left out; None without `n_steps`."""
+        totals = [row.total for row in self.rows]
+        return None if None in totals else sum(t for t in totals if t is not None)
+
+    def __str__(self) -> str:
+        """The plan as a table."""
+        length = "unknown number of" if self.n_steps is None else f"{self.n_steps:,}"
+        lines = [f"{self.n_parameters:,} parameters, {length} updates"]
+        for row in self.rows:
+            n = "" if row.n_rows is None else f" x {row.n_rows:,} = {format_bytes(row.total or 0)}"
+            per_row = format_bytes(row.bytes_per_row)
+            lines.append(f"  {row.name:22s} {row.schedule:32s} {per_row:>9s}{n}")
+        total = self.total_bytes
+        shown = "unknown without n_steps" if total is None else format_bytes(total)
+        lines.append(f"  total {shown}; free on this disk {format_bytes(self.free_bytes)}")
+        return "\n".join(lines)
+
+    __repr__ = __str__
+
+
+def format_bytes(n: float) -> str:
+    """A number of bytes for people: ``407 kB``."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if n < 1000:
+            return f"{n:.3g} {unit}"
+        n /= 1000
+    return f"{n:.3g} TB"
+
+
+def free_bytes(directory: Path) -> int:
+    """Free bytes on the disk that holds, or will hold, a directory."""
+    while not directory.exists():
+        directory = directory.parent
+    return shutil.disk_usage(directory).free
+
+
+def parameter_spec(size: int, dtype: str) -> ArraySpec:
+    """Blocks and chunks of an array over parameters: a few MB per chunk file, K steps per block."""
+    itemsize = 4 if dtype == "float32" else 2
+    rows = max(1, min(MAX_BLOCK_ROWS, BLOCK_BYTES // max(1, size * itemsize)))
+    n_chunks = max(1, math.ceil(rows * size * itemsize / CHUNK_BYTES))
+    aligned = math.ceil(math.ceil(size / n_chunks) / _COLUMN_ALIGNMENT) * _COLUMN_ALIGNMENT
+    columns = size if n_chunks == 1 else aligned
+    attributes = {} if dtype == "float32" else {"encoding": "bfloat16"}
+    stored = "float32" if dtype == "float32" else "uint16"
+    return ArraySpec(stored, (size,), ("parameter",), rows, columns, attributes=attributes)
+
+
+def norm_spec(n_tensors: int) -> ArraySpec:
+    """Blocks of a norms array: one row of tensors per step."""
+    return ArraySpec("float32", (n_tensors,), (TENSOR,), 256)
+
+
+def parse_save(
+    save: Mapping[str, Schedule], probes: Iterable[str]
+) -> dict[str, dict[str, Schedule]]:
+    """``{"norms/updates": schedule}`` as ``{"norms": {"updates": schedule}}``; "" stands for all.
+
+    Raises:
+        KeyError: A group, norm or probe of this name does not exist.
+        TypeError: A value is not a schedule.
+        ValueError: Nothing would be saved, or arrays of one group have different schedules.
+    """
+    probes = tuple(probes)
+    parsed: dict[str, dict[str, Schedule]] = {}
+    known = [name for name in GROUPS if name != "metrics"]
+    for key, schedule in save.items():
+        group, _, array = key.partition("/")
+        if group not in known:
+            close = difflib.get_close_matches(group, known, n=1) or known
+            raise KeyError(
+                f"save= takes the groups {known}, but {key!r} arrived. Did you mean {close[0]!r}? "
+                "(Metrics need no entry: recorder.log saves them.)"
+            )
+        if not isinstance(schedule, Schedule):
+            raise TypeError(
+                f"save[{key!r}] requires a schedule, but {schedule!r} arrived. Write every(1), "
+                "at(0, 100), log_spaced(200), or a union of these with |."
+            )
+        if array and group not in ("norms", "moments", "probes"):
+            raise KeyError(f"save= has {key!r}, but the group {group!r} has no parts.")
+        if group == "norms" and array not in ("", *NORMS):
+            raise KeyError(f"the norms are {list(NORMS)}, but save= has {key!r}.")
+        if group == "probes" and array not in ("", *probes):
+            raise KeyError(f"probes= defines {list(probes)}, but save= has {key!r}.")
+        parsed.setdefault(group, {})[array] = schedule
+    for group in ("norms", "moments"):
+        if len(set(map(str, parsed.get(group, {}).values()))) > 1:
+            raise ValueError(
+                f"the arrays of {group!r} share their {STEP}s and need one schedule, but save= has "
+                f"{ {k or 'all': str(v) for k, v in parsed[group].items()} }."
+            )
+    if probes and "probes" not in parsed:
+        raise ValueError(
+            f"probes {list(probes)} were passed, but save= has no entry 'probes'. Add "
+            "save={'probes': every(100)}."
+        )
+    return parsed
+
+
+def group_specs(
+    save: Mapping[str, Mapping[str, Schedule]],
+    table: ParameterTable,
+    optimizer: torch.optim.Optimizer,
+    *,
+    dtype: str,
+    decay_known: bool,
+) -> dict[str, dict[str, ArraySpec]]:
+    """The arrays of every group whose shape is known before training (all but the probes).
+
+    Raises:
+        ValueError: A group cannot be recorded with this optimizer.
+    """
+    if dtype not in DTYPES:
+        raise ValueError(f"dtype requires one of {DTYPES}, but {dtype!r} arrived.")
+    no_gradients = isinstance(optimizer, torch.optim.LBFGS)
+    specs: dict[str, dict[str, ArraySpec]] = {}
+    for group, schedules in save.items():
+        if group == "norms":
+            specs[group] = _norm_specs(schedules, table, no_gradients, decay_known)
+        elif group == "moments":
+            names = [name for name in schedules if name] or moment_names(optimizer)
+            if not names:
+                raise ValueError(
+                    f"save= asks for moments, but {type(optimizer).__name__} with these settings "
+                    "keeps none. Leave 'moments' out, or name them: 'moments/<state name>'."
+                )
+            specs[group] = {name: parameter_spec(table.size, dtype) for name in names}
+        elif group != "probes":
+            specs[group] = {"values": parameter_spec(table.size, dtype)}
+    if "gradients" in specs and no_gradients:
+        raise ValueError(
+            "L-BFGS evaluates many gradients within one step, so there is no one gradient to record. "
+            "Record 'updates' and 'weights'."
+        )
+    if "decay" in specs and not decay_known:
+        raise ValueError(_NOT_SPLIT.format(name=type(optimizer).__name__))
+    return specs
+
+
+_NOT_SPLIT = (
+    "save= asks for the decay, but how {name} applies its weight decay is not known (it may act on the "
+    "gradient). Pass decay=lambda group: group['lr'] * group['weight_decay'] if it is decoupled."
+)
+
+
+def _norm_specs(
+    schedules: Mapping[str, Schedule], table: ParameterTable, no_gradients: bool, decay_known: bool
+) -> dict[str, ArraySpec]:
+    asked = [name for name in schedules if name]
+    if ("gradients" in asked and no_gradients) or ("decay" in asked and not decay_known):
+        raise ValueError(
+            f"save= asks for the norms of {asked}, but this optimizer has no single gradient per step "
+            "or no known split of its decay. Name the norms to record: 'norms/updates'."
+        )
+    names = [
+        name
+        for name in (asked or NORMS)
+        if not (name == "gradients" and no_gradients) and not (name == "decay" and not decay_known)
+    ]
+    return {name: norm_spec(len(table.names)) for name in names}
+
+
+def make_plan(
+    save: Mapping[str, Mapping[str, Schedule]],
+    specs: Mapping[str, Mapping[str, ArraySpec]],
+    table: ParameterTable,
+    n_steps: int | None,
+    directory: Path,
+) -> Plan:
+    """The plan of a recording. Probes show no bytes: their size is known once they are evaluated."""
+    rows = []
+    for group, schedules in save.items():
+        schedule = next(iter(schedules.values()))
+        count = None if n_steps is None else len(schedule.steps(n_steps))
+        for array, spec in specs.get(group, {}).items():
+            name = group if array == "values" else f"{group}/{array}"
+            extra = 1 if group == "weights" and count is not None else 0
+            size = math.prod(spec.tail) * (2 if spec.dtype == "uint16" else 4)
+            rows.append(
+                PlanRow(name, str(schedule), size, None if count is None else count + extra)
+            )
+        if group == "probes":
+            rows.append(PlanRow("probes (size unknown)", str(schedule), 0, count))
+    return Plan(table.size, n_steps, tuple(rows), free_bytes(directory))

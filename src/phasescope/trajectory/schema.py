@@ -1,0 +1,93 @@
+"""The contract of a run directory: groups, arrays, dimensions, units. `docs/schema.md` in code."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from phasescope.errors import RunError
+
+SCHEMA_VERSION = 1
+FORMAT = "phasescope-run"
+
+RUN_FILE = "run.json"
+STORE = "trajectory.zarr"
+CHECKPOINTS = "checkpoints"
+RESULTS = "results"
+LOCK = "lock"
+
+STEP = "step"
+PARAMETER = "parameter"
+TENSOR = "tensor"
+
+
+@dataclass(frozen=True)
+class Group:
+    """What one group of the store holds."""
+
+    meaning: str
+    dimensions: tuple[str, ...]
+    # Gradients, updates and decay belong to an update t; weights, metrics and probes to a state t.
+    of: str
+
+
+GROUPS = {
+    "gradients": Group(
+        "what the optimizer consumed at weights[t]: accumulated, unscaled, clipped if the loop clips; "
+        "before the optimizer's own weight decay and momentum",
+        (STEP, PARAMETER),
+        "update",
+    ),
+    "updates": Group("weights[t+1] - weights[t], decay included", (STEP, PARAMETER), "update"),
+    "decay": Group(
+        "the part of the update that decoupled weight decay made: -lr * weight_decay * weights[t]",
+        (STEP, PARAMETER),
+        "update",
+    ),
+    "weights": Group("the weights before update t", (STEP, PARAMETER), "state"),
+    "moments": Group("the optimizer's state after update t", (STEP, PARAMETER), "update"),
+    "norms": Group(
+        "L2 norm of every tensor's gradient, update, decay and weights", (STEP, TENSOR), "update"
+    ),
+    "probes": Group("values of named functions of the model at weights[t]", (STEP,), "state"),
+    "metrics": Group("what the loop logged, under the step of its weights", (STEP,), "state"),
+}
+NORMS = ("gradients", "updates", "decay", "weights")
+DTYPES = ("float32", "bfloat16")
+
+
+def read_run_file(directory: Path) -> dict[str, Any]:
+    """The validated contents of ``run.json``.
+
+    Raises:
+        RunError: The directory is missing, is not a run, is damaged, or has another schema version.
+    """
+    path = directory / RUN_FILE
+    if not directory.is_dir():
+        raise RunError(f"a run directory is required, but {directory} is not a directory.")
+    if not path.is_file():
+        raise RunError(
+            f"a run directory holds {RUN_FILE}, but {directory} does not; "
+            f"it holds {sorted(p.name for p in directory.iterdir())[:8]}. Is it the folder above or below?"
+        )
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise RunError(
+            f"{path} must be JSON, but it cannot be read ({error}). The recording in {STORE} can "
+            "still be opened with xarray.open_zarr."
+        ) from error
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise RunError(f"{path} must say format {FORMAT!r}: this is not a phasescope run.")
+    version = content.get("schema_version")
+    if version != SCHEMA_VERSION:
+        age = "an older" if isinstance(version, int) and version < SCHEMA_VERSION else "another"
+        raise RunError(
+            f"{path} has schema version {version}, but this phasescope reads version "
+            f"{SCHEMA_VERSION}: the run was written by {age} version "
+            f"({content.get('environment', {}).get('phasescope', 'unknown')}). "
+            "Open it with that version, or record the run again."
+        )
+    return content

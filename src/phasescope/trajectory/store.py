@@ -1,0 +1,348 @@
+"""One Zarr 3 store on local disk to which blocks of rows are appended and committed.
+
+An uncompressed Zarr chunk is a file of raw little-endian values, so rows are written straight into the
+chunk files. What counts is the store's ``zarr.json``: it carries the metadata of every array
+(Zarr's consolidated metadata), is replaced in one rename, and its shapes are the commit marker. Rows
+beyond them do not exist for any reader, whatever the chunk files hold.
+
+Axis letters: t rows, p columns.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from phasescope.errors import RunError
+from phasescope.trajectory.files import write_json
+from phasescope.trajectory.schema import STEP
+
+STEP_CHUNK = 4096
+_CODECS: dict[str, str] = {"string": "vlen-utf8"}
+
+
+@dataclass(frozen=True)
+class ArraySpec:
+    """An array that grows along its first dimension.
+
+    Args:
+        dtype: NumPy name of the element type.
+        tail: Shape of one row.
+        dimensions: Names of the dimensions after `step`.
+        chunk_rows: Rows of a chunk file.
+        chunk_columns: Columns of a chunk file, for rows of one dimension; all of them by default.
+        fill: Value of entries that were never written.
+        attributes: What xarray shows beside the array, such as its unit.
+    """
+
+    dtype: str
+    tail: tuple[int, ...]
+    dimensions: tuple[str, ...]
+    chunk_rows: int
+    chunk_columns: int | None = None
+    fill: float | str = 0
+    attributes: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def chunk_tail(self) -> tuple[int, ...]:
+        """Shape of a chunk apart from its rows."""
+        return self.tail if self.chunk_columns is None else (self.chunk_columns,)
+
+    @property
+    def n_column_chunks(self) -> int:
+        """Chunk files side by side in one block of rows."""
+        return 1 if self.chunk_columns is None else math.ceil(self.tail[0] / self.chunk_columns)
+
+    @property
+    def width(self) -> int:
+        """Entries of a row as it is written, padding included."""
+        return self.n_column_chunks * math.prod(self.chunk_tail)
+
+    def metadata(self, rows: int) -> dict[str, Any]:
+        """The Zarr 3 metadata of the array with `rows` committed rows."""
+        return _array_metadata(
+            [rows, *self.tail],
+            [self.chunk_rows, *(max(1, n) for n in self.chunk_tail)],
+            self.dtype,
+            [STEP, *self.dimensions],
+            self.fill,
+            self.attributes,
+        )
+
+
+def _array_metadata(
+    shape: list[int],
+    chunks: list[int],
+    dtype: str,
+    dimensions: list[str],
+    fill: float | str,
+    attributes: dict[str, Any],
+) -> dict[str, Any]:
+    codec = _CODECS.get(dtype)
+    bytes_codec: dict[str, Any] = {"name": "bytes", "configuration": {"endian": "little"}}
+    return {
+        "zarr_format": 3,
+        "node_type": "array",
+        "shape": shape,
+        "data_type": dtype,
+        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": chunks}},
+        "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
+        "fill_value": "NaN" if isinstance(fill, float) and math.isnan(fill) else fill,
+        "codecs": [{"name": codec, "configuration": {}} if codec else bytes_codec],
+        "attributes": attributes,
+        "dimension_names": dimensions,
+    }
+
+
+def _group_metadata(attributes: dict[str, Any]) -> dict[str, Any]:
+    return {"zarr_format": 3, "node_type": "group", "attributes": attributes}
+
+
+class GroupWriter:
+    """The arrays of one group, their common `step` coordinate, and how many rows are committed."""
+
+    def __init__(self, directory: Path, specs: Mapping[str, ArraySpec], rows: int) -> None:
+        self.directory = directory
+        self.specs = dict(specs)
+        self.rows = rows
+        self.last_step = int(read_steps(directory, rows)[-1]) if rows else -1
+
+    def write(self, steps: np.ndarray, values: Mapping[str, np.ndarray]) -> None:
+        """Write rows after the committed ones; they count from the next commit on."""
+        self._write_rows(STEP, _STEP_SPEC, self.rows, steps.reshape(-1, 1))
+        for name, rows in values.items():
+            self._write_rows(name, self.specs[name], self.rows, rows)
+        self.rows += len(steps)
+        self.last_step = int(steps[-1])
+
+    def _write_rows(self, name: str, spec: ArraySpec, start: int, rows: np.ndarray) -> None:
+        """Write ``rows[n, width]`` into the chunk files that hold rows start, start + 1, …"""
+        done = 0
+        while done < len(rows):
+            chunk, offset = divmod(start + done, spec.chunk_rows)
+            n = min(spec.chunk_rows - offset, len(rows) - done)
+            for column in range(spec.n_column_chunks):
+                width = spec.width // spec.n_column_chunks
+                part = rows[done : done + n, column * width : (column + 1) * width]
+                self._write_chunk(self._chunk_path(name, spec, chunk, column), spec, offset, part)
+            done += n
+
+    def _chunk_path(self, name: str, spec: ArraySpec, chunk: int, column: int) -> Path:
+        if not spec.tail:
+            return self.directory / name / "c" / str(chunk)
+        rest = [str(column)] + ["0"] * (len(spec.tail) - 1)
+        return self.directory.joinpath(name, "c", str(chunk), *rest)
+
+    def _write_chunk(self, path: Path, spec: ArraySpec, offset: int, part: np.ndarray) -> None:
+        row_bytes = part.shape[1] * part.itemsize
+        size = spec.chunk_rows * row_bytes
+        try:
+            descriptor = os.open(path, os.O_WRONLY | getattr(os, "O_BINARY", 0))
+        except FileNotFoundError:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            flags = os.O_WRONLY | os.O_CREAT | getattr(os, "O_BINARY", 0)
+            descriptor = os.open(path, flags, 0o644)
+        with open(descriptor, "wb", buffering=0) as file:
+            if os.fstat(descriptor).st_size != size:
+                file.truncate(size)
+                if isinstance(spec.fill, float) and math.isnan(spec.fill):
+                    file.write(np.full(spec.chunk_rows * part.shape[1], np.nan, part.dtype).data)
+            file.seek(offset * row_bytes)
+            _write_all(file, part)
+
+    def truncate(self, step: int) -> None:
+        """Drop the rows whose step is `step` or later, and the chunk files that held only them."""
+        steps = read_steps(self.directory, self.rows)
+        self.rows = int(np.searchsorted(steps, step))
+        self.last_step = int(steps[self.rows - 1]) if self.rows else -1
+        for name, spec in [(STEP, _STEP_SPEC), *self.specs.items()]:
+            kept = math.ceil(self.rows / spec.chunk_rows)
+            folder = self.directory / name / "c"
+            for path in folder.iterdir() if folder.is_dir() else ():
+                if int(path.name) >= kept:
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+_STEP_SPEC = ArraySpec("int64", (), (), STEP_CHUNK, attributes={"long_name": "updates applied"})
+
+
+def read_steps(directory: Path, rows: int) -> np.ndarray:
+    """The step values of a group's first `rows` rows."""
+    folder = directory / STEP / "c"
+    n_chunks = math.ceil(rows / STEP_CHUNK)
+    chunks = [np.fromfile(folder / str(i), dtype="<i8") for i in range(n_chunks)]
+    return np.concatenate([np.empty(0, np.int64), *chunks])[:rows]
+
+
+def _write_all(file: Any, part: np.ndarray) -> None:
+    """Write a strided block of rows in the file's order, without copying it together first."""
+    if part.flags.c_contiguous:
+        _write_buffer(file, memoryview(part).cast("B"))
+        return
+    if hasattr(os, "pwritev") and len(part) <= 1024:
+        position, row_bytes = file.tell(), part.shape[1] * part.itemsize
+        views = [memoryview(row).cast("B") for row in part]
+        if os.pwritev(file.fileno(), views, position) == len(part) * row_bytes:
+            return
+        file.seek(position)
+    for row in part:
+        _write_buffer(file, memoryview(row).cast("B"))
+
+
+def _write_buffer(file: Any, view: memoryview) -> None:
+    while view:
+        view = view[file.write(view) :]
+
+
+class TrajectoryStore:
+    """A Zarr 3 store whose groups grow in steps of commits.
+
+    Args:
+        path: The store's folder.
+        attributes: Attributes of the root group, for a new store.
+
+    Raises:
+        RunError: An existing store cannot be read.
+    """
+
+    def __init__(self, path: Path, attributes: dict[str, Any] | None = None) -> None:
+        self.path = path
+        self.groups: dict[str, GroupWriter] = {}
+        self._attributes: dict[str, dict[str, Any]] = {}
+        self._fixed: dict[str, dict[str, Any]] = {}
+        self._written: dict[str, dict[str, Any]] = {}
+        if (path / "zarr.json").exists():
+            self._load()
+            return
+        path.mkdir(parents=True, exist_ok=True)
+        self._attributes[""] = attributes or {}
+        self.commit()
+
+    def _load(self) -> None:
+        root = read_metadata(self.path)
+        nodes = root["consolidated_metadata"]["metadata"]
+        self._attributes[""] = root["attributes"]
+        specs: dict[str, dict[str, ArraySpec]] = {}
+        rows: dict[str, int] = {}
+        for key, node in nodes.items():
+            if node["node_type"] == "group":
+                self._attributes[key] = node["attributes"]
+                continue
+            group, name = key.rsplit("/", 1)
+            if name == STEP:
+                rows[group] = node["shape"][0]
+            elif node["dimension_names"][0] == STEP:
+                specs.setdefault(group, {})[name] = _spec_of(node)
+            else:
+                self._fixed[key] = node
+        for group, count in rows.items():
+            self.groups[group] = GroupWriter(self.path / group, specs.get(group, {}), count)
+
+    def add_group(
+        self,
+        name: str,
+        specs: Mapping[str, ArraySpec],
+        *,
+        attributes: dict[str, Any] | None = None,
+        labels: Mapping[str, Sequence[str]] | None = None,
+    ) -> GroupWriter:
+        """Create a group (parents included) with its growing arrays and its label coordinates."""
+        parent = ""
+        for part in name.split("/"):
+            parent = f"{parent}/{part}".lstrip("/")
+            self._attributes.setdefault(parent, {})
+            (self.path / parent).mkdir(parents=True, exist_ok=True)
+        self._attributes[name] = attributes or {}
+        self.groups[name] = GroupWriter(self.path / name, specs, 0)
+        for dimension, values in (labels or {}).items():
+            self._fixed[f"{name}/{dimension}"] = _array_metadata(
+                [len(values)], [max(1, len(values))], "string", [dimension], "", {}
+            )
+            path = self.path / name / dimension / "c" / "0"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(_encode_strings(values))
+        return self.groups[name]
+
+    def commit(self) -> None:
+        """Make every row written so far count, in one atomic rename."""
+        nodes: dict[str, dict[str, Any]] = {}
+        for name, attributes in self._attributes.items():
+            if name:
+                nodes[name] = _group_metadata(attributes)
+        for name, group in self.groups.items():
+            nodes[f"{name}/{STEP}"] = _STEP_SPEC.metadata(group.rows)
+            for array, spec in group.specs.items():
+                nodes[f"{name}/{array}"] = spec.metadata(group.rows)
+        # zarr-python groups the keys by parent as they come, so siblings must stand together.
+        nodes = dict(sorted((nodes | self._fixed).items()))
+        for key, node in nodes.items():
+            self._write_node(key, node)
+        root = _group_metadata(self._attributes[""])
+        root["consolidated_metadata"] = {
+            "kind": "inline",
+            "must_understand": False,
+            "metadata": nodes,
+        }
+        write_json(self.path / "zarr.json", root, indent=None)
+
+    def _write_node(self, key: str, node: dict[str, Any]) -> None:
+        """Write a node's own metadata if it changed, for readers that skip the root's."""
+        if self._written.get(key) != node:
+            (self.path / key).mkdir(parents=True, exist_ok=True)
+            write_json(self.path / key / "zarr.json", node, indent=None)
+            self._written[key] = node
+
+
+def read_metadata(path: Path) -> dict[str, Any]:
+    """The root metadata of a store, which is its last commit.
+
+    Raises:
+        RunError: It is missing or damaged.
+    """
+    try:
+        root = json.loads((path / "zarr.json").read_text(encoding="utf-8"))
+        root["consolidated_metadata"]["metadata"].items()
+    except FileNotFoundError as error:
+        raise RunError(
+            f"a run keeps its trajectory in {path}, but {path.name}/zarr.json is not there."
+        ) from error
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
+        raise RunError(
+            f"{path}/zarr.json must be the metadata of a Zarr 3 store with everything consolidated in "
+            f"it, but it cannot be read ({type(error).__name__}: {error}). The chunk files are unharmed: "
+            "the shapes in each array's own zarr.json say how many rows they hold."
+        ) from error
+    return root
+
+
+def _spec_of(node: dict[str, Any]) -> ArraySpec:
+    chunks = node["chunk_grid"]["configuration"]["chunk_shape"]
+    tail = tuple(node["shape"][1:])
+    one_dimensional = len(tail) == 1 and chunks[1] != max(1, tail[0])
+    return ArraySpec(
+        dtype=node["data_type"],
+        tail=tail,
+        dimensions=tuple(node["dimension_names"][1:]),
+        chunk_rows=chunks[0],
+        chunk_columns=chunks[1] if one_dimensional else None,
+        fill=math.nan if node["fill_value"] == "NaN" else node["fill_value"],
+        attributes=node["attributes"],
+    )
+
+
+def _encode_strings(values: Sequence[str]) -> bytes:
+    """The chunk of Zarr's vlen-utf8 codec: a count, then length and bytes of every string."""
+    encoded = [value.encode() for value in values]
+    parts = [struct.pack("<I", len(encoded))]
+    for item in encoded:
+        parts += [struct.pack("<I", len(item)), item]
+    return b"".join(parts)

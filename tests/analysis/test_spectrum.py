@@ -1,0 +1,269 @@
+"""Singular values and vectors from the Gram matrix: against dense ones and planted answers."""
+
+import hypothesis.strategies as st
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+
+from analysis import reference
+from phasescope.analysis.gram import Gram, gram
+from phasescope.analysis.ranks import count_above
+from phasescope.analysis.spectrum import check_center, norm_null, parameter_vectors, spectrum
+
+CENTERS = ["none", "steps", "parameters", "both"]
+few = settings(max_examples=25, deadline=None)
+seeds = st.integers(0, 10_000)
+
+
+def noise(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+
+
+def biased(n_steps: int, n_columns: int, seed: int = 0) -> torch.Tensor:
+    """Noise with a mean over steps, a mean over parameters and unequal norms."""
+    A = noise(n_steps, n_columns, seed=seed) + 0.5 * noise(n_columns, seed=seed + 1) + 0.3
+    return A * torch.linspace(3, 0.5, n_steps, dtype=torch.float64)[:, None]
+
+
+def test_float32_data_give_values_to_1e_6_with_an_error_that_grows_as_the_square():
+    A, S = reference.graded_matrix(150, 5000, 1e-6)
+    found = spectrum(gram(A.float())).S
+    dense = torch.from_numpy(np.linalg.svd(A.float().double().numpy(), compute_uv=False))
+    error = (found / dense - 1).abs()  # norm of the products' rounding over 2 S²
+    assert (error[S > 1e-2] ** 2).mean().sqrt() < 1e-6
+    assert error[S > 1e-1].max() < 1e-7
+    assert error[S > 1e-2].max() < 1e-5
+    assert error[S > 1e-3].max() < 1e-3
+
+
+def test_float64_data_give_values_to_1e_12_where_float32_does_not():
+    A, S = reference.graded_matrix(100, 2000, 1e-6)
+    large = S > 1e-2
+    error = lambda X: (spectrum(gram(X)).S / S - 1).abs()[large].max().item()  # noqa: E731
+    assert error(A) < 1e-12 < error(A.float())
+    assert ((spectrum(gram(A)).S / S - 1).abs() < 1e-2).all()
+
+
+@pytest.mark.parametrize("normalize", [False, True])
+@pytest.mark.parametrize("center", CENTERS)
+def test_centring_of_the_gram_equals_centring_of_the_matrix(center: str, normalize: bool):
+    A = biased(20, 300)
+    found = spectrum(gram(A), center=center, normalize=normalize)
+    expected = reference.singular_values(A, center, normalize)
+    torch.testing.assert_close(found.S[:-1], expected[:-1], rtol=1e-12, atol=0)
+    if center in ("steps", "both"):
+        assert found.S[-1] == 0
+    torch.testing.assert_close(found.norms, A.norm(dim=1), rtol=1e-12, atol=0)
+    centered = reference.prepared(A, "parameters" if center in ("parameters", "both") else "none")
+    torch.testing.assert_close(found.centered_norms, centered.norm(dim=1), rtol=1e-12, atol=0)
+    prepared = reference.prepared(A, center, normalize)
+    projected = found.time_vectors.T @ prepared @ prepared.T @ found.time_vectors
+    torch.testing.assert_close(projected, (found.S**2).diag(), rtol=1e-10, atol=1e-9)
+
+
+@pytest.mark.parametrize("center", CENTERS)
+def test_steps_are_selected_before_centring(center: str):
+    A = biased(20, 100)
+    found = spectrum(gram(A), center=center, normalize=True, steps=slice(4, 17, 3))
+    assert found.steps.tolist() == [4, 7, 10, 13, 16]
+    expected = reference.singular_values(A[4:17:3], center, True)
+    torch.testing.assert_close(found.S[:4], expected[:4], rtol=1e-12, atol=0)
+    torch.testing.assert_close(found.norms, A[4:17:3].norm(dim=1), rtol=1e-12, atol=0)
+
+
+def test_a_list_of_steps_is_put_into_order():
+    g = gram(biased(6, 50))
+    assert spectrum(g, steps=[5, 0, 2]).steps.tolist() == [0, 2, 5]
+
+
+def test_spectrum_of_a_component_is_that_of_its_columns():
+    from phasescope.parameters import Component
+
+    A = biased(8, 90)
+    parts = gram(A, components={"c": Component("c", ((10, 60),))}).components
+    expected = reference.singular_values(A[:, 10:60], "both")
+    torch.testing.assert_close(
+        spectrum(parts["c"], center="both").S[:-1], expected[:-1], rtol=1e-11, atol=0
+    )
+
+
+def test_fewer_parameters_than_steps_give_as_many_values_as_parameters():
+    A = biased(9, 4)
+    found = spectrum(gram(A))
+    torch.testing.assert_close(found.S, torch.linalg.svdvals(A), rtol=1e-11, atol=0)
+    assert found.time_vectors.shape == (9, 4)
+
+
+def test_one_step_has_its_norm_and_nothing_after_centring():
+    g = gram(torch.tensor([[3.0, 4.0]]))
+    assert spectrum(g).S.tolist() == [5.0]
+    assert spectrum(g, center="steps").S.tolist() == [0.0]
+
+
+def test_resolution_separates_a_planted_rank_from_rounding():
+    U, V = noise(60, 7), noise(7, 30_000)
+    for A in ((U @ V).float(), U @ V):
+        found = spectrum(gram(A))
+        assert int((found.resolution < found.S).sum()) == 7
+        centered = spectrum(gram(A + 100), center="both", normalize=True)
+        assert int((centered.resolution < centered.S).sum()) == 7
+
+
+def test_planted_updates_one_over_n_count_nine_above_a_tenth():
+    n = torch.arange(1, 1001)
+    A = torch.diag(1 / n.double())
+    for X in (A, A.float()):
+        S = spectrum(gram(X)).S
+        torch.testing.assert_close(S, 1 / n.double(), rtol=1e-7, atol=0)
+        assert count_above(S, 0.1) == 9
+        assert count_above(S, 0.05) == 19
+
+
+def test_order_and_sign_of_steps_leave_the_spectrum_and_entry_signs_do_not():
+    A = biased(30, 500)
+    generator = torch.Generator().manual_seed(3)
+    order = torch.randperm(30, generator=generator)
+    signs = torch.randint(0, 2, (30, 1), generator=generator) * 2.0 - 1
+    flips = torch.randint(0, 2, A.shape, generator=generator) * 2.0 - 1
+    S = spectrum(gram(A)).S
+    torch.testing.assert_close(spectrum(gram(A[order])).S, S, rtol=1e-10, atol=0)
+    torch.testing.assert_close(spectrum(gram(A * signs)).S, S, rtol=1e-10, atol=0)
+    assert spectrum(gram(A * flips)).S[0] < 0.8 * S[0]
+
+
+def test_time_vectors_of_a_planted_profile_are_that_profile_with_a_fixed_sign():
+    profile = torch.tensor([1.0, -4.0, 2.0, 0.5])
+    A = profile[:, None] * noise(1, 200, dtype=torch.float32)
+    found = spectrum(gram(A)).time_vectors[:, 0]
+    torch.testing.assert_close(found, -profile.double() / profile.double().norm())
+
+
+@few
+@given(seeds, st.floats(1e-6, 1e6))
+def test_scaling_the_matrix_scales_the_values_and_not_the_normalised_ones(seed: int, scale: float):
+    A = biased(6, 40, seed)
+    before, after = gram(A), gram(A * scale)
+    S, scaled = (spectrum(g, center="steps").S for g in (before, after))
+    torch.testing.assert_close(scaled, S * scale, rtol=1e-9, atol=1e-9 * scale)
+    S, scaled = (spectrum(g, center="both", normalize=True).S for g in (before, after))
+    torch.testing.assert_close(scaled, S, rtol=1e-9, atol=1e-9)
+
+
+@few
+@given(seeds)
+def test_rotating_the_parameters_leaves_values_and_time_vectors(seed: int):
+    A = biased(5, 30, seed)
+    Q, _ = torch.linalg.qr(noise(30, 30, seed=seed + 7))
+    before, after = spectrum(gram(A), center="steps"), spectrum(gram(A @ Q), center="steps")
+    torch.testing.assert_close(after.S, before.S, rtol=1e-9, atol=1e-9)
+
+
+@few
+@given(seeds)
+def test_squared_values_sum_to_the_squared_norms(seed: int):
+    found = spectrum(gram(biased(7, 20, seed)))
+    torch.testing.assert_close((found.S**2).sum(), (found.norms**2).sum(), rtol=1e-12, atol=0)
+
+
+def test_norm_null_counts_independent_noise_with_decaying_norms():
+    t = torch.arange(1, 401)
+    A = noise(400, 20_000, dtype=torch.float32) * (t.float() ** -0.5)[:, None]
+    observed = spectrum(gram(A))
+    null = norm_null(observed)
+    assert abs(count_above(null.S, 0.1) - 99) <= 2  # exact norms would give 99
+    assert abs(count_above(observed.S, 0.1) - count_above(null.S, 0.1)) <= 2
+    assert torch.equal(null.steps, observed.steps)
+    assert (null.center, null.normalize) == ("none", False)
+
+
+def test_norm_null_of_normalised_steps_is_flat():
+    found = spectrum(gram(biased(12, 50)), normalize=True)
+    assert norm_null(found).S.tolist() == [1.0] * 12
+
+
+@pytest.mark.parametrize("center", CENTERS)
+def test_norm_null_equals_orthogonal_rows_of_the_same_norms(center: str):
+    a = torch.tensor([3.0, 1.0, 0.5, 2.0], dtype=torch.float64)
+    rows = torch.zeros(4, 8, dtype=torch.float64)
+    rows[range(4), range(0, 8, 2)], rows[range(4), range(1, 8, 2)] = a, -a  # rows of mean zero
+    found = spectrum(gram(rows), center=center)
+    torch.testing.assert_close(norm_null(found).S, found.S, rtol=1e-12, atol=1e-12)
+
+
+def test_norm_null_uses_norms_after_centring_over_parameters():
+    A = noise(5, 5000) + 10
+    null = norm_null(spectrum(gram(A), center="parameters"))
+    expected = (A - A.mean(1, keepdim=True)).norm(dim=1).sort(descending=True).values
+    torch.testing.assert_close(null.S, expected, rtol=1e-9, atol=0)
+
+
+@pytest.mark.parametrize("normalize", [False, True])
+@pytest.mark.parametrize("center", CENTERS)
+def test_parameter_vectors_equal_the_dense_ones(center: str, normalize: bool):
+    A = biased(20, 9000).float()
+    found = spectrum(gram(A), center=center, normalize=normalize, steps=slice(2, 18))
+    V = parameter_vectors(A, found, 4)
+    prepared = reference.prepared(A[2:18], center, normalize)
+    dense = reference.parameter_directions(prepared, 4)
+    assert V.dtype == torch.float32
+    torch.testing.assert_close(
+        (V.double() @ dense.T).abs(), torch.eye(4).double(), rtol=0, atol=1e-5
+    )
+    torch.testing.assert_close(V @ V.T, torch.eye(4), rtol=0, atol=1e-5)
+    signed = found.time_vectors[:, :4].T @ prepared / found.S[:4, None]
+    torch.testing.assert_close(V.double(), signed, rtol=0, atol=1e-6)
+
+
+def test_parameter_vectors_of_a_stream_equal_those_of_a_tensor():
+    A = biased(10, 40_000).float().numpy()
+    found = spectrum(gram(A), center="both")
+    expected = parameter_vectors(A, found, 3)
+    A.flags.writeable = False
+    streamed = parameter_vectors(A, found, 3, memory=2_000_000)
+    torch.testing.assert_close(streamed, expected, rtol=0, atol=1e-7)
+
+
+def test_parameter_vectors_refuse_another_matrix():
+    A = biased(6, 40)
+    found = spectrum(gram(A))
+    with pytest.raises(ValueError, match="40 columns and its 6 steps, but A has 39 columns"):
+        parameter_vectors(A[:, 1:], found, 1)
+    with pytest.raises(ValueError, match="40 columns and lacks 2 of the steps"):
+        parameter_vectors(A[:4], found, 1)
+    with pytest.raises(ValueError, match="its row norms differ"):
+        parameter_vectors(A * 2, found, 1)
+
+
+def test_parameter_vectors_refuse_directions_that_are_rounding():
+    A = (noise(8, 3) @ noise(3, 500)).float()
+    found = spectrum(gram(A))
+    assert parameter_vectors(A, found, 3).shape == (3, 500)
+    for k in (0, 4):
+        with pytest.raises(ValueError, match=rf"between 1 and 3, .* but k={k} arrived"):
+            parameter_vectors(A, found, k)
+
+
+def test_a_step_without_norm_cannot_be_normalised():
+    A = biased(5, 30)
+    A[3] = 0
+    g = gram(A)
+    assert spectrum(g).S[-1] == 0
+    with pytest.raises(ValueError, match=r"1 have none .* the first at step 3\. Leave"):
+        spectrum(g, normalize=True)
+    A[3] = 0.1  # constant over parameters: only rounding is left
+    for X in (A, A.float()):
+        with pytest.raises(ValueError, match="the first at step 3"):
+            spectrum(gram(X), normalize=True, center="both")
+    assert len(spectrum(g, normalize=True, steps=[0, 1, 2, 4]).S) == 4
+
+
+def test_an_unknown_centring_is_refused():
+    with pytest.raises(ValueError, match=r"one of \('none', 'steps', .* but 'rows' arrived"):
+        check_center("rows")
+
+
+def test_a_gram_made_by_hand_is_enough():
+    K = torch.diag(torch.tensor([4.0, 9.0], dtype=torch.float64))
+    made = Gram(K, torch.arange(2), torch.zeros(2, dtype=torch.float64), 10)
+    assert spectrum(made).S.tolist() == [3.0, 2.0]

@@ -1,0 +1,52 @@
+"""Fixtures and settings of the whole suite.
+
+Nothing here imports the package at the top: its annotations are checked only in modules imported
+after pytest has started (see `--jaxtyping-packages` in pyproject.toml).
+"""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+settings.register_profile("local", deadline=None, max_examples=25)
+# The same examples every time, so that a red run of CI can be repeated.
+settings.register_profile("ci", deadline=None, max_examples=25, derandomize=True)
+settings.load_profile("ci" if os.environ.get("CI") else "local")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip the tests marked `gpu` on a machine that has none."""
+    marked = [item for item in items if item.get_closest_marker("gpu")]
+    if not marked:
+        return
+    import torch
+
+    if not torch.cuda.is_available():
+        for item in marked:
+            item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+
+
+@pytest.fixture
+def float64_default() -> Iterator[None]:
+    """Make float64 the dtype of new tensors for one test."""
+    import torch
+
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(before)
+
+
+@pytest.fixture(scope="session")
+def mnist_directory() -> Path:
+    """The folder with the four MNIST files; skips without them."""
+    data = os.environ.get("PHASESCOPE_DATA")
+    if not data:
+        pytest.skip("needs MNIST: PHASESCOPE_DATA is not set")
+    folder = Path(data) / "mnist"
+    if not (folder / "train-images-idx3-ubyte.gz").is_file():
+        pytest.skip(f"needs MNIST: {folder} has no train-images-idx3-ubyte.gz")
+    return folder
