@@ -40,6 +40,14 @@ def float64_default() -> Iterator[None]:
     torch.set_default_dtype(before)
 
 
+@pytest.fixture
+def unchecked_types(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Turn the annotation checks off: users do not have them, and get our message instead."""
+    import jaxtyping
+
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+
+
 @pytest.fixture(scope="session")
 def mnist_directory() -> Path:
     """The folder with the four MNIST files; skips without them."""

@@ -38,8 +38,8 @@ class Component:
         for start, stop in self.intervals:
             if start < end or stop <= start:
                 raise ValueError(
-                    "Component intervals must be sorted, disjoint and non-empty [start, stop) ranges, "
-                    f"but {self.name!r} has {self.intervals}. Sort and merge them."
+                    "Component intervals must be sorted, disjoint and non-empty [start, stop) "
+                    f"ranges, but {self.name!r} has {self.intervals}. Sort and merge them."
                 )
             end = stop
 

@@ -44,6 +44,20 @@ class FakeSeries:
         out[:] = self.values[:, start:stop]
 
 
+class SlicedSeries(FakeSeries):
+    """A series whose blocks come by slicing: where float64 is wanted, it has no other way."""
+
+    def __init__(self, values: np.ndarray) -> None:
+        super().__init__(values, np.arange(len(values)))
+
+    def __getitem__(self, key: tuple[slice, slice]) -> np.ndarray:
+        return self.values[key]
+
+    def read_columns(self, start: int, stop: int, out: np.ndarray) -> None:
+        assert out.dtype == np.float32
+        super().read_columns(start, stop, out)
+
+
 def test_gram_equals_single_inner_products_in_float64():
     A = noise(*SHAPE, dtype=torch.float64)
     result = gram(A)
@@ -61,6 +75,40 @@ def test_float32_products_are_accurate_to_their_rounding_and_float64_shrinks_the
     error = lambda K: ((K - exact) / (scale * scale[:, None])).abs().max().item()  # noqa: E731
     assert 1e-12 < error(gram(A).K) < 4e-7
     assert error(gram(A.double()).K) < 1e-14
+
+
+def test_float64_products_of_float32_data_are_exact_wherever_the_data_lie(tmp_path):
+    import zarr
+
+    A = noise(*SHAPE)
+    exact = gram(A.double())
+    stored = zarr.create_array(tmp_path / "a", shape=SHAPE, chunks=(5, 1000), dtype="f4")
+    stored[:] = A.numpy()
+    for data in (A, A.numpy(), stored, SlicedSeries(A.numpy())):
+        found = gram(data, dtype=torch.float64)
+        torch.testing.assert_close(found.K, exact.K, rtol=1e-13, atol=1e-11)
+        torch.testing.assert_close(found.row_sums, exact.row_sums, rtol=1e-13, atol=1e-11)
+        assert found.eps == torch.finfo(torch.float64).eps
+
+
+def test_float32_products_of_float64_data_are_those_of_the_rounded_data():
+    A = noise(*SHAPE, dtype=torch.float64)
+    found = gram(A, dtype=torch.float32)
+    assert torch.equal(found.K, gram(A.float()).K)
+    assert found.eps == torch.finfo(torch.float32).eps
+
+
+def test_buffers_of_float64_products_count_twice_and_a_series_needs_a_copy():
+    series = SlicedSeries(noise(10, 30_000).numpy())
+    narrow, wide = source(series), source(series, dtype=torch.float64)
+    memory = 10 * 4 * 2 * 12_288
+    assert (narrow.width(memory), wide.width(memory)) == (12_288, 4096)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.int64])
+def test_products_of_another_dtype_are_refused(dtype: torch.dtype):
+    with pytest.raises(ValueError, match=rf"torch.float32 or torch.float64, but dtype={dtype}"):
+        gram(torch.ones(2, 3), dtype=dtype)
 
 
 @pytest.mark.parametrize("n_steps", [1, 199, 200, 201, 433])

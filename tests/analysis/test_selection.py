@@ -17,6 +17,7 @@ RECORDED = torch.tensor([3, 5, 8, 10, 13, 18])
         (slice(8, None), [2, 3, 4, 5]),
         (slice(None, 10), [0, 1, 2]),
         (slice(4, 11), [1, 2, 3]),
+        (slice(np.int64(4), np.int64(11)), [1, 2, 3]),
         (slice(None, None, 5), [0, 2, 4, 5]),
         (slice(0, None, 5), [1, 3]),
         ([13, 3], [4, 0]),

@@ -58,7 +58,7 @@ class Source:
     steps: Int64[Tensor, " T"]
     """Step of every row."""
     dtype: torch.dtype
-    """Float64 for float64 input, else float32: what blocks and products are held in."""
+    """What blocks and products are held in: float32 or float64."""
     device: torch.device
     """Where blocks arrive."""
 
@@ -67,6 +67,11 @@ class Source:
         """Whether blocks are plain views, so that nothing is read or copied."""
         A = self.A
         return isinstance(A, Tensor) and A.dtype == self.dtype and A.device == self.device
+
+    @property
+    def _reads_columns(self) -> bool:
+        """Whether the source itself can fill a block, which it does in float32 only."""
+        return hasattr(self.A, "read_columns") and self.dtype == torch.float32
 
     def width(self, memory: int, *, reserved: int = 0, copies: int = 0) -> int:
         """Columns per block such that every buffer of a pass fits into `memory` bytes.
@@ -103,7 +108,7 @@ class Source:
     def _copies(self) -> int:
         if self.is_ready:
             return 0
-        direct = isinstance(self.A, Tensor | np.ndarray) or hasattr(self.A, "read_columns")
+        direct = isinstance(self.A, Tensor | np.ndarray) or self._reads_columns
         return 2 + (not direct) + (self.device.type != "cpu")
 
     def blocks(self, width: int) -> Iterator[tuple[int, Float[Tensor, "T width"]]]:
@@ -129,7 +134,7 @@ class Source:
     def _read(self, start: int, width: int, buffer: Tensor) -> Tensor:
         stop = min(start + width, self.n_columns)
         out = buffer[: self.n_steps * (stop - start)].view(self.n_steps, stop - start)
-        if hasattr(self.A, "read_columns") and self.dtype == torch.float32:
+        if self._reads_columns:
             self.A.read_columns(start, stop, out.numpy())
         elif isinstance(self.A, Tensor):
             out.copy_(self.A.detach()[:, start:stop])
@@ -138,19 +143,26 @@ class Source:
         return out
 
 
-def source(A: StepMatrix, device: torch.device | str | None = None) -> Source:
+def source(
+    A: StepMatrix,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
+) -> Source:
     """A matrix that passed the checks, ready to be read in column blocks.
 
     Args:
         A: Steps × parameters.
         device: Where blocks shall arrive; by default where a tensor lies, else the CPU.
+        dtype: Float32 or float64 of blocks and products; by default float64 for float64 input, else
+            float32.
 
     Returns:
         The matrix with its steps (row numbers where it has no `steps`) and its product dtype.
 
     Raises:
         TypeError: The values are not real floating point numbers.
-        ValueError: The matrix is not 2-D, is empty, or its steps do not increase.
+        ValueError: The matrix is not 2-D, is empty, its steps do not increase, or `dtype` is
+            another one.
 
     Example:
         >>> source(torch.ones(3, 5)).steps
@@ -163,7 +175,7 @@ def source(A: StepMatrix, device: torch.device | str | None = None) -> Source:
             f"shape {shape} arrived. Stack the flat vectors of the steps as rows."
         )
     T, P = int(shape[0]), int(shape[1])
-    dtype = _product_dtype(A.dtype)
+    dtype = _product_dtype(A.dtype, dtype)
     if type(A) is np.ndarray and A.dtype.isnative and A.flags.c_contiguous and A.flags.writeable:
         A = torch.from_numpy(A)  # the same memory, so that blocks are views
     if device is None:
@@ -185,13 +197,18 @@ def _steps(A: StepMatrix, n_steps: int) -> Int64[Tensor, " T"]:
     return steps
 
 
-def _product_dtype(dtype: Any) -> torch.dtype:
+def _product_dtype(dtype: Any, asked: torch.dtype | None) -> torch.dtype:
+    if asked not in (None, torch.float32, torch.float64):
+        raise ValueError(
+            f"products are computed in torch.float32 or torch.float64, but dtype={asked} arrived. "
+            "Leave it out for the precision of the data."
+        )
     if isinstance(dtype, torch.dtype):
         is_float, is_double = dtype.is_floating_point, dtype == torch.float64
     else:
         is_float, is_double = np.dtype(dtype).kind == "f", np.dtype(dtype).itemsize >= 8
     if is_float:
-        return torch.float64 if is_double else torch.float32
+        return asked or (torch.float64 if is_double else torch.float32)
     advice = "Convert it to a real floating point dtype."
     if str(dtype).removeprefix("torch.") in ("uint16", "int16"):
         advice = (

@@ -40,7 +40,7 @@ class Gram:
     components: dict[str, Gram] = field(default_factory=dict)
     """The same for each requested component of the parameter vector."""
     eps: float = float(torch.finfo(torch.float32).eps)
-    """Relative rounding unit of the products: float32's, or float64's for float64 input."""
+    """Relative rounding unit of the products: that of float32 or of float64."""
 
 
 @dataclass(eq=False)
@@ -56,6 +56,7 @@ def gram(
     A: StepMatrix,
     *,
     components: Mapping[str, Component] | None = None,
+    dtype: torch.dtype | None = None,
     memory: int = 400_000_000,
     device: torch.device | str | None = None,
     progress: Callable[[float], None] | None = None,
@@ -63,19 +64,29 @@ def gram(
     r"""Gram matrix $K = A A^\top$ of a steps × parameters matrix, in one pass with bounded memory.
 
     Nothing is centred or normalised: `spectrum` does that on K alone, as often as wanted. Float32
-    and narrower input is multiplied in float32 in blocks of 4096 columns that are added up in
-    float64; float64 input stays in float64. Reduced-precision modes that a training may have
-    switched on (TF32, bfloat16 products) are suspended during the pass.
+    and narrower input is multiplied in float32, float64 input in float64, unless `dtype` says
+    otherwise; blocks of 4096 columns are added up in float64. Reduced-precision modes that a
+    training may have switched on (TF32, bfloat16 products) are suspended during the pass.
 
-    Float32 products resolve singular values down to about $10^{-3}$ of the largest, where they have
-    a relative error of about $10^{-4}$. Entries below $10^{-19}$ in size vanish when squared: scale
-    such data first, or pass float64.
+    The largest relative error of a singular value, measured on graded spectra of 150 and 400 steps
+    × 20,000 parameters in float32, where $s_1$ is the largest:
+
+    | products | $s > 0.1 s_1$ | $s > 10^{-2} s_1$ | $s > 10^{-3} s_1$ | $s > 10^{-4} s_1$ |
+    |---|---|---|---|---|
+    | float32 | 3e-8 | 3e-6 | 6e-4 | 7e-2 |
+    | float64 | 4e-15 | 2e-13 | 2e-11 | 2e-9 |
+
+    So float32 products serve every count above a threshold; for values below about a hundredth of
+    the largest ask for float64, at about half the speed. In float32 entries below $10^{-19}$ in
+    size vanish when squared.
 
     Args:
         A: Steps × parameters; a tensor, NumPy array, memmap, Zarr array or a run's series. Its
             `steps` and `parameters` are used if it has them.
         components: Parts of the parameter vector that get a Gram of their own. They may overlap
             and need not cover everything.
+        dtype: Of the products: `torch.float32` or `torch.float64`; by default float64 for float64
+            input, else float32.
         memory: Bytes for the buffers of the pass: column blocks being read and in use, products
             and gathered columns. The result, 8 T² bytes for each Gram, comes on top.
         device: Where the products run; by default where a tensor lies, else the CPU.
@@ -86,15 +97,15 @@ def gram(
 
     Raises:
         TypeError: The values are not real floating point numbers.
-        ValueError: The matrix is empty, not 2-D or not finite, a component exceeds the columns, or
-            `memory` is too small.
+        ValueError: The matrix is empty, not 2-D or not finite, a component exceeds the columns,
+            `memory` is too small, or `dtype` is another one.
 
     Example:
         >>> gram(torch.tensor([[3.0, 4.0], [1.0, 0.0]])).K
         tensor([[25.,  3.],
                 [ 3.,  1.]], dtype=torch.float64)
     """
-    matrix = source(A, device)
+    matrix = source(A, device, dtype)
     segments = _segments(components or {}, matrix.n_columns)
     T, itemsize = matrix.n_steps, matrix.dtype.itemsize
     scratch_columns = min(SUB_BLOCK, matrix.n_columns) if components else 0

@@ -52,14 +52,10 @@ class RankSummary:
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as plain numbers and lists, ready for JSON; an infinite gap becomes None."""
-        fields = dataclasses.asdict(self) | {
-            "thresholds": list(self.thresholds),
-            "counts": list(self.counts),
-            "null_counts": list(self.null_counts),
-        }
-        if math.isinf(self.largest_gap):
-            fields["largest_gap"] = None
-        return fields
+        fields = dataclasses.asdict(self)
+        for name in ("thresholds", "counts", "null_counts"):
+            fields[name] = list(fields[name])
+        return fields | {"largest_gap": None if math.isinf(self.largest_gap) else self.largest_gap}
 
 
 def rank_summary(

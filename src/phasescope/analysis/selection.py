@@ -6,6 +6,7 @@ Letters: T recorded steps, n selected ones.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Integral
 
 import numpy as np
 import torch
@@ -72,7 +73,7 @@ def _select_slice(recorded: Int64[Tensor, " T"], steps: slice) -> Int64[Tensor, 
     start = int(recorded[0]) if steps.start is None else steps.start
     stop = int(recorded[-1]) + 1 if steps.stop is None else steps.stop
     stride = 1 if steps.step is None else steps.step
-    if not all(isinstance(part, int) for part in (start, stop, stride)):
+    if not all(isinstance(part, Integral) for part in (start, stop, stride)):
         raise TypeError(f"a slice of steps must hold whole numbers, but {steps} arrived.")
     if start < 0 or stop < 0 or stride < 1:
         raise ValueError(

@@ -26,8 +26,9 @@ class Spectrum:
 
     S: Float64[Tensor, " k"]
     """Singular values, descending; k = min(T, P)."""
-    time_vectors: Float64[Tensor, "T k"]
-    """Column i is the unit time profile of `S[i]`; its entry of largest magnitude is positive."""
+    time_vectors: Float64[Tensor, "T n"]
+    """Column i is the unit time profile of `S[i]`; its entry of largest magnitude is positive.
+    n = k, or 0 if they were not asked for."""
     steps: Int64[Tensor, " T"]
     """Step of every row."""
     norms: Float64[Tensor, " T"]
@@ -41,7 +42,7 @@ class Spectrum:
     n_columns: int
     """Number of parameters."""
     resolution: float
-    """Singular values at or below this are rounding noise of the Gram matrix, not structure."""
+    """Singular values at or below this may be rounding noise of the Gram matrix (a safe bound)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,7 +60,12 @@ class NormNull:
 
 
 def spectrum(
-    gram: Gram, *, center: Center = "none", normalize: bool = False, steps: Steps | None = None
+    gram: Gram,
+    *,
+    center: Center = "none",
+    normalize: bool = False,
+    steps: Steps | None = None,
+    time_vectors: bool = True,
 ) -> Spectrum:
     r"""Singular values and time vectors of a trajectory, from its Gram matrix alone.
 
@@ -80,6 +86,7 @@ def spectrum(
         normalize: Scale every row to unit norm, so that loud steps do not count for more.
         steps: Step values to use, not row numbers: a slice (its step keeps the values congruent to
             its start), or a list, array or tensor of values. All by default.
+        time_vectors: False computes the singular values alone, in about half the time.
 
     Returns:
         min(T, P) singular values, descending, time vectors and norms. Values that are zero up to
@@ -107,16 +114,20 @@ def spectrum(
     if center in ("steps", "both"):
         K = K - K.mean(0)
         K = K - K.mean(1, keepdim=True)
-    eigenvalues, vectors = torch.linalg.eigh((K + K.T) / 2)
+    K = (K + K.T) / 2
     k = min(len(rows), gram.n_columns)
-    eigenvalues, vectors = eigenvalues.flip(0)[:k], vectors.flip(1)[:, :k]
+    if time_vectors:
+        eigenvalues, U = torch.linalg.eigh(K)
+        U = U.flip(1)[:, :k]
+        U = U * U.gather(0, U.abs().argmax(0, keepdim=True)).sign()
+    else:
+        eigenvalues, U = torch.linalg.eigvalsh(K), K[:, :0]
+    eigenvalues = eigenvalues.flip(0)[:k]
     S = torch.where(eigenvalues > zero, eigenvalues, 0.0).sqrt()
-    peaks = vectors.gather(0, vectors.abs().argmax(0, keepdim=True))
     # Independent roundings add up like a random matrix, hence the 2-norm of the squared norms.
     resolution = max(4 * gram.eps * float(noise.norm()), zero) ** 0.5
     return Spectrum(
-        S, vectors * peaks.sign(), gram.steps[rows], norms, centered, center, normalize,
-        gram.n_columns, resolution,
+        S, U, gram.steps[rows], norms, centered, center, normalize, gram.n_columns, resolution
     )  # fmt: skip
 
 
@@ -178,7 +189,8 @@ def parameter_vectors(
         Directions as rows, on the CPU.
 
     Raises:
-        ValueError: The matrix is not the spectrum's, or k exceeds the resolved singular values.
+        ValueError: The matrix is not the spectrum's, the spectrum has no time vectors, or k exceeds
+            the resolved singular values.
 
     Example:
         >>> from phasescope.analysis.gram import gram
@@ -186,6 +198,7 @@ def parameter_vectors(
         >>> parameter_vectors(A, spectrum(gram(A)), 1)
         tensor([[0., 1., 0.]])
     """
+    check_time_vectors(spectrum)
     matrix = source(A, "cpu")
     rows = _matching_rows(matrix.steps, matrix.n_columns, spectrum)
     check_resolved(spectrum, k)
@@ -230,6 +243,15 @@ def check_center(center: str) -> None:
         raise ValueError(
             f"center must be one of {get_args(Center)}, but {center!r} arrived. 'steps' subtracts "
             "the mean row, 'parameters' the scalar mean of each row."
+        )
+
+
+def check_time_vectors(spectrum: Spectrum) -> None:
+    """Raise unless the spectrum was computed with its time vectors."""
+    if spectrum.time_vectors.shape[1] == 0:
+        raise ValueError(
+            "a spectrum with time vectors is required, but this one holds singular values only. "
+            "Compute it without time_vectors=False."
         )
 
 

@@ -7,7 +7,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from phasescope.errors import PhasescopeError
 from phasescope.report import Claim, ExperimentResults, save_results, write_report
@@ -17,6 +17,7 @@ from phasescope.trajectory.files import write_json
 NUMBERS = "numbers.json"
 
 
+@runtime_checkable
 class Experiment(Protocol):
     """The parts that every experiment module has."""
 

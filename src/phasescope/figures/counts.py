@@ -10,13 +10,13 @@ from jaxtyping import Float, Int
 from phasescope.figures.theme import DATA, INK, MUTED, NULL, plain, styled
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class SettingCounts:
     """Counts of one setting (model, optimizer, batch), one per seed, beside those of its null.
 
     Example:
-        >>> SettingCounts("MLP<br>SGD 0.1", np.array([80, 92]), np.array([85, 90])).setting
-        'MLP<br>SGD 0.1'
+        >>> SettingCounts("MLP, SGD 0.1", np.array([80, 92]), np.array([85, 90])).setting
+        'MLP, SGD 0.1'
     """
 
     setting: str
@@ -92,7 +92,7 @@ def counts_by_setting(
     if published_center is not None:
         figure.add_vline(published_center, line={"color": MUTED, "width": 1, "dash": "dot"})
     figure.update_xaxes(
-        title_text=f"count above {100 * threshold:g}% of the largest",
+        title_text=f"count above {100 * threshold:g}%",
         rangemode="tozero",
     )
     figure.update_yaxes(
@@ -117,8 +117,8 @@ def counts_by_setting(
             )
         ),
         computed=(
-            f"Count of singular values strictly greater than {threshold:g} x the largest; for the "
-            f"null, count of steps whose gradient norm is greater than {threshold:g} x the largest "
+            f"Count of singular values strictly greater than {threshold:g} × the largest; for the "
+            f"null, count of steps whose gradient norm is greater than {threshold:g} × the largest "
             "norm."
         ),
         misleads=(
@@ -215,7 +215,7 @@ def counts_against_dropped_steps(
         ),
         computed=(
             "The spectrum of the remaining steps, from the same Gram matrix; the null counts "
-            f"remaining steps whose norm is greater than {threshold:g} x the largest remaining "
+            f"remaining steps whose norm is greater than {threshold:g} × the largest remaining "
             "norm."
         ),
         misleads=(

@@ -10,7 +10,7 @@ from plotly.colors import sample_colorscale
 from plotly.subplots import make_subplots
 
 from phasescope.figures.points import dots, drawing_note
-from phasescope.figures.theme import COLOURS, DATA, NULL, plain, styled
+from phasescope.figures.theme import COLOURS, DATA, GREEN, log_axis, plain, styled
 
 
 def norms_over_time(
@@ -62,9 +62,7 @@ def norms_over_time(
         ]
     )
     figure.update_xaxes(title_text="step")
-    figure.update_yaxes(
-        type="log", title_text="gradient norm (loss / parameter)", exponentformat="e"
-    )
+    figure.update_yaxes(title_text="gradient norm (loss / parameter)", **_axis_of(norms[drawable]))
     figure.update_layout(showlegend=True, legend_itemsizing="constant")
     return styled(
         figure,
@@ -82,6 +80,10 @@ def norms_over_time(
         ),
         height=460 + 10 * n,
     )
+
+
+def _axis_of(values: Float[np.ndarray, " drawn"], pixels: int = 340) -> dict[str, Any]:
+    return log_axis(float(values.min()), float(values.max()), pixels) if len(values) else {}
 
 
 def training_curves(
@@ -119,21 +121,23 @@ def training_curves(
         y=accuracy,
         name="test accuracy",
         mode="lines+markers",
-        line={"color": NULL, "width": 1.5},
+        line={"color": GREEN, "width": 1.5},
         marker={"size": 6},
         row=2,
         col=1,
     )
-    figure.update_yaxes(type="log", title_text="loss (nats per example)", row=1, col=1)
-    figure.update_yaxes(title_text="accuracy (share)", row=2, col=1)
+    axis = _axis_of(loss[drawable], pixels=190)
+    figure.update_yaxes(title_text="training loss (nats)", **axis, row=1, col=1)
+    figure.update_yaxes(title_text="test accuracy (share)", row=2, col=1)
+    figure.update_layout(showlegend=False)
     figure.update_xaxes(title_text="step", row=2, col=1)
     return styled(
         figure,
         title="Training loss and test accuracy",
         seen=(
             f"Above, the training loss of each of {len(steps):,} steps, one dot each, on a "
-            "logarithmic axis; below, the "
-            f"test accuracy at {len(accuracy_steps):,} evaluations."
+            "logarithmic axis; below, the test accuracy "
+            f"at {len(accuracy_steps):,} evaluations."
             + drawing_note(drawable, "zero or not finite")
         ),
         computed=(

@@ -26,7 +26,7 @@ def drawn_rows(y: Shaped[np.ndarray, " n"], limit: int = MAX_POINTS) -> Int[np.n
 
     Example:
         >>> drawn_rows(np.array([0.0, 9.0, 1.0, 2.0, 1.0, -9.0, 0.0, 1.0]), limit=4).tolist()
-        [0, 1, 3, 5]
+        [0, 1, 4, 5]
     """
     n = len(y)
     if n <= limit:
@@ -48,7 +48,7 @@ def dots(
     *,
     name: str,
     color: str,
-    size: float = 4,
+    size: int = 4,
 ) -> go.Scattergl:
     """A trace of one dot per recorded point (see `drawn_rows` for more than 200,000).
 

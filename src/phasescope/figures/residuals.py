@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from phasescope.figures.theme import COLOURS, plain, styled
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ResidualCurve:
     """Relative residual of held-out steps against the number of steps sampled.
 

@@ -14,11 +14,18 @@ from torch import Tensor
 from phasescope.analysis.ranks import count_above
 from phasescope.analysis.spectrum import NormNull, Spectrum
 from phasescope.figures.points import dots, drawing_note
-from phasescope.figures.theme import DATA, GRID, INK, MUTED, NULL, styled
+from phasescope.figures.theme import DATA, GRID, INK, MUTED, NULL, log_axis, styled
 
 _SCREE_HEIGHT = 460
 _SCREE_PLOT_HEIGHT = 340  # what remains for the plot beside margins and legend, about
 _LABEL_HEIGHT = 16
+
+_SCREE_MARKS = (("data", DATA, "circle"), ("norm null", NULL, "circle-open"))
+_NO_NULL = ". No null was given: by itself the count cannot be read as a dimension."
+_WITH_NULL = (
+    "; hollow: the norm-only null, the singular values if the steps were independent directions "
+    "with the recorded norms. Where both agree, the count says nothing beyond the norms."
+)
 
 _CENTRING = {
     "none": "not centred",
@@ -78,7 +85,8 @@ def scree(
         The figure.
 
     Raises:
-        ValueError: If the null was made from other steps, or with other centring or normalisation.
+        ValueError: If the null was made from other steps, or with other centring or normalisation,
+            or a threshold is no fraction between 0 and 1.
 
     Example:
         >>> import torch
@@ -89,60 +97,55 @@ def scree(
         >>> [trace.name for trace in figure.data]
         ['data', 'norm null']
     """
+    if not all(0 < threshold < 1 for threshold in thresholds):
+        raise ValueError(
+            "the thresholds of scree must be fractions between 0 and 1 of the largest singular "
+            f"value, but are {tuple(thresholds)}. Write 10% as 0.1."
+        )
     if null is not None:
         _require_matching(spectrum, null)
-    named = {"data": (spectrum.S, DATA, "circle")}
-    if null is not None:
-        named["norm null"] = (null.S, NULL, "circle-open")
-    figure, relative = go.Figure(), {}
-    for name, (S, color, symbol) in named.items():
-        values = np.asarray(S)
-        relative[name] = values / values[0] if len(values) and values[0] > 0 else values
-        index = np.arange(1, len(values) + 1)
-        trace = dots(
-            index, np.where(relative[name] > 0, relative[name], np.nan), name=name, color=color
-        )
-        figure.add_trace(trace.update(marker={"symbol": symbol, "size": 5}))
+    spectra = [spectrum.S] if null is None else [spectrum.S, null.S]
+    relative = [_relative(S) for S in spectra]
     # What lies at or below the resolution is rounding noise and would only stretch the axis.
-    every = np.concatenate(list(relative.values()))
     resolution = spectrum.resolution / max(float(spectrum.S.max()), np.finfo(np.float64).tiny)
+    every = np.concatenate(relative)
     floor = min([*every[every > resolution].tolist(), *thresholds]) / 1.5
-    n_steps = len(np.asarray(spectrum.steps))
-    labels = [
-        (threshold, _count_label(threshold, [S for S, _, _ in named.values()]))
-        for threshold in sorted(thresholds)
-    ]
-    _draw_thresholds(figure, labels, list(relative.values()), floor)
+    figure = go.Figure(
+        [
+            dots(
+                np.arange(1, len(values) + 1),
+                np.where(values > 0, values, np.nan),
+                name=name,
+                color=color,
+                size=5,
+            ).update(marker_symbol=symbol)
+            for values, (name, color, symbol) in zip(relative, _SCREE_MARKS, strict=False)
+        ]
+    )
+    labels = [(threshold, _count_label(threshold, spectra)) for threshold in sorted(thresholds)]
+    _draw_thresholds(figure, labels, relative, floor)
+    figure.update_layout(legend_itemsizing="constant", showlegend=True)
     figure.update_xaxes(type="log", title_text="index of the singular value (largest first)")
     figure.update_yaxes(
-        type="log",
+        **log_axis(floor, 1.4, _SCREE_PLOT_HEIGHT),
         title_text="singular value / largest",
         range=[math.log10(floor), math.log10(1.4)],
-        exponentformat="e",
     )
-    figure.update_layout(legend_itemsizing="constant")
-    below = int((every <= resolution).sum())
-    outside = (
-        f" {below:,} values at or below {resolution:.1g} are rounding noise and outside the frame."
-    )
+    n_below = int((every <= resolution).sum())
+    outside = f" {n_below:,} values at or below {resolution:.1g}, rounding noise, are not shown."
     return styled(
         figure,
         title="Singular values of the trajectory",
         seen=(
-            f"Every singular value divided by the largest ({_variant(spectrum)}; {n_steps:,} steps "
-            f"of {spectrum.n_columns:,} parameters), with the number of values above each threshold"
-            + (
-                "; hollow: the norm-only null, the singular values if the steps were independent "
-                "directions with the recorded norms. Where both agree, the count says nothing "
-                "beyond the norms."
-                if null is not None
-                else ". No null was given: by itself the count cannot be read as a dimension."
-            )
-            + (outside if below else "")
+            f"Every singular value divided by the largest ({_variant(spectrum)}; "
+            f"{len(spectrum.steps):,} steps of {spectrum.n_columns:,} parameters), with the number "
+            "of values above each threshold"
+            + (_NO_NULL if null is None else _WITH_NULL)
+            + (outside if n_below else "")
         ),
         computed=(
-            "Square roots of the eigenvalues of the Gram matrix of all recorded steps, in float64; "
-            "a value counts when it is strictly greater than threshold x largest."
+            "Square roots of the eigenvalues of the Gram matrix of the steps, summed in float64; a "
+            "value counts when it is strictly greater than threshold × largest."
         ),
         misleads=(
             "The count cannot exceed the number of steps and grows with it; it also moves with "
@@ -151,6 +154,11 @@ def scree(
         ),
         height=_SCREE_HEIGHT,
     )
+
+
+def _relative(S: Float64[Tensor, " k"]) -> Float64[np.ndarray, " k"]:
+    values = np.asarray(S)
+    return values / values[0] if len(values) and values[0] > 0 else values
 
 
 def _count_label(threshold: float, spectra: list[Float64[Tensor, " k"]]) -> str:

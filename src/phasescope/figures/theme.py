@@ -1,5 +1,8 @@
 """How every figure looks: colours, template, caption, and text that is safe to draw."""
 
+import math
+from typing import Any
+
 import plotly.graph_objects as go
 
 # After Okabe and Ito (2008) and Tol (2021), whose colours colour-blind readers can tell apart;
@@ -70,20 +73,46 @@ TEMPLATE = go.layout.Template(
 def plain(text: str) -> str:
     """Text that plotly draws as it is written: no tag or entity in it has a meaning.
 
-    Plotly reads a subset of HTML in titles, names and labels; names of parameters or settings
-    come from outside and must not be read that way.
+    Plotly reads a subset of HTML and templates like `%{x}` in titles, names and labels; names of
+    parameters or settings come from outside and must not be read that way.
 
     Args:
         text: Any string.
 
     Returns:
-        The string with `&`, `<` and `>` as entities.
+        The string with `&`, `<`, `>` and the brace of `%{` as entities.
 
     Example:
         >>> plain("W_E <0>")
         'W_E &lt;0&gt;'
     """
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    for mark, entity in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ("%{", "%&#123;")):
+        text = text.replace(mark, entity)
+    return text
+
+
+def log_axis(low: float, high: float, pixels: int = 340) -> dict[str, Any]:
+    """Settings of a logarithmic axis whose tick labels do not touch.
+
+    Plotly's own choice labels every digit where there is no room for it.
+
+    Args:
+        low: Smallest value shown.
+        high: Largest value shown.
+        pixels: Length of the axis.
+
+    Returns:
+        Type, tick distance (every digit, 1-2-5, or powers of ten) and number format.
+
+    Example:
+        >>> [log_axis(10.0**-n, 1.0)["dtick"] for n in (1, 3, 9)]
+        ['D1', 'D2', 1]
+    """
+    decade = pixels / max(math.log10(high / low), 1e-9)
+    # The closest neighbours are 9 and 10 of all digits, 1 and 2 of 1-2-5.
+    digits, halves = decade * math.log10(10 / 9), decade * math.log10(2)
+    dtick = "D1" if digits >= 12 else "D2" if halves >= 14 else math.ceil(14 / decade)
+    return {"type": "log", "dtick": dtick, "exponentformat": "e"}
 
 
 def styled(

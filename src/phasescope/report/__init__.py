@@ -10,6 +10,7 @@ from phasescope.report.claims import (
     save_results,
 )
 from phasescope.report.html import write_report
+from phasescope.report.runs import report_runs
 
 __all__ = [
     "VERDICTS",
@@ -18,6 +19,7 @@ __all__ = [
     "Verdict",
     "claims_table",
     "load_results",
+    "report_runs",
     "save_results",
     "write_report",
 ]

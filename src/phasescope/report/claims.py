@@ -85,11 +85,6 @@ class Claim:
     """What was found, in one sentence."""
 
     def __post_init__(self) -> None:
-        if self.value is not None:
-            object.__setattr__(self, "value", float(self.value))
-        if self.interval is not None:
-            low, high = self.interval
-            object.__setattr__(self, "interval", (float(low), float(high)))
         for number in (self.value, *(self.interval or ())):
             if number is not None and not math.isfinite(number):
                 raise ValueError(

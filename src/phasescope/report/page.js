@@ -32,7 +32,7 @@
 
   // Names were written with entities so that plotly draws them as they are; a table wants them back.
   const named = (text) => typeof text !== "string" ? text
-    : text.replaceAll("&lt;", "<").replaceAll("&gt;", ">").replaceAll("&amp;", "&");
+    : text.replaceAll("&lt;", "<").replaceAll("&gt;", ">").replaceAll("&#123;", "{").replaceAll("&amp;", "&");
   const figureCsv = (figure) => {
     const traces = figure.data.map((trace, i) => ({
       name: named(trace.name ?? `trace ${i}`), x: list(trace.x), y: list(trace.y), z: list(trace.z), text: list(trace.text),

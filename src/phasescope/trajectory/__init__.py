@@ -1,0 +1,1 @@
+"""What a training run leaves behind: recording it, storing it, reading it."""

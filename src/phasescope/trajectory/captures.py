@@ -98,7 +98,8 @@ class FlatParameters:
 
 def fill_norms(row: Tensor, tensors: list[Tensor]) -> None:
     """Copy the L2 norm of every tensor into a row."""
-    norms = torch._foreach_norm(tensors)  # noqa: SLF001 - one call for all tensors, no public one
+    # One call for all tensors; PyTorch's own gradient clipping uses it too.
+    norms = torch._foreach_norm(tensors)  # pyright: ignore[reportPrivateImportUsage]
     row.copy_(torch.stack([norm.float() for norm in norms]), non_blocking=True)
 
 

@@ -84,7 +84,7 @@ class WriterThread:
             try:
                 if self.error is None:
                     self._write(job)
-            except BaseException as error:  # noqa: BLE001 - reported by check() in the loop's thread
+            except BaseException as error:  # reported by check() in the loop's thread
                 self.error = error
             finally:
                 if job.release:
@@ -139,7 +139,7 @@ class Channel:
                 self.group, self.specs, attributes=self.attributes, labels=self.labels
             )
         self.rows_per_block = next(iter(self.specs.values())).chunk_rows
-        # Rows keep their place in the chunk, so that a resumed run goes on in the middle of a block.
+        # Rows keep their place in the chunk: a resumed run goes on in the middle of a block.
         self._fill = self._start = group.rows % self.rows_per_block
         self.last_step = group.last_step
         self._free: queue.Queue[_Buffer] = queue.Queue()
@@ -227,7 +227,8 @@ class MetricsLog:
         if step <= self._written:
             raise ValueError(
                 f"metrics are filed in the order of steps, but step {step} arrived after step "
-                f"{self._written} had been written. Log a step's values before the training moves on."
+                f"{self._written} had been written. Log a step's values before the training "
+                "moves on."
             )
         self.pending.setdefault(step, {}).update(values)
 

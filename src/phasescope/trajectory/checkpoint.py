@@ -75,14 +75,13 @@ def save_checkpoint(
     return target
 
 
-def newest_checkpoint(folder: Path, not_after: int | None = None) -> tuple[int, Path] | None:
+def newest_checkpoint(folder: Path) -> tuple[int, Path] | None:
     """The complete checkpoint with the largest step, or None."""
     found = []
     for path in folder.glob(f"{_PREFIX}*") if folder.is_dir() else ():
         digits = path.name.removeprefix(_PREFIX)
         if digits.isdigit() and (path / _TREE).exists():
             found.append((int(digits), path))
-    found = [item for item in found if not_after is None or item[0] <= not_after]
     return max(found, default=None)
 
 

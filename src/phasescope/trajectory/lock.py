@@ -24,8 +24,8 @@ class RunLock:
         self.path = (directory / LOCK).resolve()
         if self.path in _held:
             raise RunError(
-                f"{directory} is being written by another Recorder of this process. Close it first, "
-                "or record into a directory of its own."
+                f"{directory} is being written by another Recorder of this process. Close it "
+                "first, or record into a directory of its own."
             )
         self._file: IO[bytes] = open(self.path, "a+b")  # noqa: SIM115 - held until release
         try:
@@ -54,9 +54,10 @@ def _lock(file: IO[bytes]) -> None:
     if os.name == "nt":
         import msvcrt
 
-        # The byte far behind the text: Windows locks are mandatory, and the owner must stay readable.
+        # A byte far behind the text: Windows locks are mandatory, the owner must stay readable.
         file.seek(1 << 20)
-        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # pyright: ignore[reportAttributeAccessIssue]
+        lock, mode = msvcrt.locking, msvcrt.LK_NBLCK  # pyright: ignore[reportAttributeAccessIssue]
+        lock(file.fileno(), mode, 1)
     else:
         import fcntl
 

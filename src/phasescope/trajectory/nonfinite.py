@@ -59,6 +59,6 @@ class NonFiniteWatch:
         first = self.events[0]
         return (
             f"the gradient of {first['parameter']!r} was not finite ({first['kind']}) at step "
-            f"{first['step']}. It was recorded as it was; run.json lists the first {MAX_EVENTS} such "
-            "steps under 'nonfinite'."
+            f"{first['step']}. It was recorded as it was; run.json lists the first {MAX_EVENTS} "
+            "such steps under 'nonfinite'."
         )

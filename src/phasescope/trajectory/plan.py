@@ -72,7 +72,7 @@ class Plan:
     __repr__ = __str__
 
 
-def format_bytes(n: float) -> str:
+def format_bytes(n: float | int) -> str:
     """A number of bytes for people: ``407 kB``."""
     for unit in ("B", "kB", "MB", "GB"):
         if n < 1000:
@@ -115,6 +115,11 @@ def parse_save(
         TypeError: A value is not a schedule.
         ValueError: Nothing would be saved, or arrays of one group have different schedules.
     """
+    if not save:
+        raise ValueError(
+            "save= is empty, so nothing would be saved. Write save={'gradients': every(1)}, or "
+            "{'norms': every(1)} for little disk."
+        )
     probes = tuple(probes)
     parsed: dict[str, dict[str, Schedule]] = {}
     known = [name for name in GROUPS if name != "metrics"]
@@ -184,8 +189,8 @@ def group_specs(
             specs[group] = {"values": parameter_spec(table.size, dtype)}
     if "gradients" in specs and no_gradients:
         raise ValueError(
-            "L-BFGS evaluates many gradients within one step, so there is no one gradient to record. "
-            "Record 'updates' and 'weights'."
+            "L-BFGS evaluates many gradients within one step, so there is no one gradient to "
+            "record. Record 'updates' and 'weights'."
         )
     if "decay" in specs and not decay_known:
         raise ValueError(_NOT_SPLIT.format(name=type(optimizer).__name__))
@@ -193,8 +198,8 @@ def group_specs(
 
 
 _NOT_SPLIT = (
-    "save= asks for the decay, but how {name} applies its weight decay is not known (it may act on the "
-    "gradient). Pass decay=lambda group: group['lr'] * group['weight_decay'] if it is decoupled."
+    "save= asks for the decay, but how {name} applies its weight decay is not known (it may act on "
+    "the gradient). Pass decay=lambda group: group['lr'] * group['weight_decay'] if it is decoupled."
 )
 
 
@@ -204,8 +209,8 @@ def _norm_specs(
     asked = [name for name in schedules if name]
     if ("gradients" in asked and no_gradients) or ("decay" in asked and not decay_known):
         raise ValueError(
-            f"save= asks for the norms of {asked}, but this optimizer has no single gradient per step "
-            "or no known split of its decay. Name the norms to record: 'norms/updates'."
+            f"save= asks for the norms of {asked}, but this optimizer has no single gradient per "
+            "step or no known split of its decay. Name the norms to record: 'norms/updates'."
         )
     names = [
         name
@@ -222,11 +227,11 @@ def make_plan(
     n_steps: int | None,
     directory: Path,
 ) -> Plan:
-    """The plan of a recording. Probes show no bytes: their size is known once they are evaluated."""
+    """The plan of a recording. Probes show no bytes: their size is known once evaluated."""
     rows = []
     for group, schedules in save.items():
         schedule = next(iter(schedules.values()))
-        count = None if n_steps is None else len(schedule.steps(n_steps))
+        count = None if n_steps is None else schedule.count(n_steps)
         for array, spec in specs.get(group, {}).items():
             name = group if array == "values" else f"{group}/{array}"
             extra = 1 if group == "weights" and count is not None else 0

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -18,8 +17,7 @@ from torch.utils.hooks import RemovableHandle, unserializable_hook
 from phasescope.errors import RecordingError, RecordingWarning, RunError
 from phasescope.parameters import ParameterTable, named_parameters
 from phasescope.trajectory import schema
-from phasescope.trajectory.captures import Captures, FlatParameters, ProbeCapture
-from phasescope.trajectory.channels import Channel, MetricsLog, WriterThread
+from phasescope.trajectory.captures import FlatParameters
 from phasescope.trajectory.checkpoint import (
     Stateful,
     load_checkpoint,
@@ -28,13 +26,12 @@ from phasescope.trajectory.checkpoint import (
     save_checkpoint,
 )
 from phasescope.trajectory.lock import RunLock
-from phasescope.trajectory.nonfinite import NonFiniteWatch
 from phasescope.trajectory.optimizers import DecayFactor, decay_factor
 from phasescope.trajectory.plan import Plan, format_bytes, make_plan, parse_save
 from phasescope.trajectory.plan import group_specs as make_group_specs
 from phasescope.trajectory.runfile import RunFile, as_json
 from phasescope.trajectory.schedule import Schedule
-from phasescope.trajectory.store import ArraySpec, TrajectoryStore
+from phasescope.trajectory.session import Probe, Session, scalar
 
 FLUSH_SECONDS = 5.0
 
@@ -77,7 +74,8 @@ class Recorder:
         >>> model = nn.Linear(2, 1)
         >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
         >>> directory = tempfile.mkdtemp() + "/run"
-        >>> with ps.Recorder(directory, model, optimizer, save={"updates": ps.every(1)}) as recorder:
+        >>> save = {"updates": ps.every(1)}
+        >>> with ps.Recorder(directory, model, optimizer, save=save) as recorder:
         ...     for step in range(3):
         ...         loss = model(torch.ones(4, 2)).mean()
         ...         loss.backward()
@@ -98,7 +96,7 @@ class Recorder:
         n_steps: int | None = None,
         checkpoint: Schedule | None = None,
         state: Mapping[str, Stateful] | None = None,
-        probes: Mapping[str, Callable[[nn.Module], Any]] | None = None,
+        probes: Mapping[str, Probe] | None = None,
         config: Any = None,
         loss_reduction: Literal["mean", "sum", "unknown"] = "unknown",
         dtype: Literal["float32", "bfloat16"] = "float32",
@@ -139,7 +137,7 @@ class Recorder:
                 "config": as_json(config),
             },
         )
-        self._attached = False
+        self._session: Session | None = None
         self._handles: list[RemovableHandle] = []
 
     # --- before and after -------------------------------------------------------------------
@@ -157,9 +155,9 @@ class Recorder:
         """
         return make_plan(self._save, self._specs, self.table, self.n_steps, self.directory)
 
-    def attach(self) -> Self:
+    def attach(self) -> Recorder:
         """Start recording; called by ``with``. A second call changes nothing."""
-        if self._attached:
+        if self._session is not None:
             return self
         self._check_disk()
         self.directory.mkdir(parents=True, exist_ok=True)
@@ -169,38 +167,37 @@ class Recorder:
         except BaseException:
             self._lock.release()
             raise
-        self._attached = True
         return self
 
     def close(self, status: Literal["complete", "interrupted"] = "complete") -> None:
         """Write what is still in memory, remove every hook, and release the directory."""
-        if not self._attached:
+        if self._session is None:
             return
-        self._attached = False
+        session, self._session = self._session, None
         for handle in self._handles:
             handle.remove()
         try:
             if not self._in_step:
-                self._captures.final(self.step)
+                session.final(self.step)
             if status == "complete" and self._checkpoint and self._ended == self.step:
-                self._take_checkpoint()
-            self._flush_all()
-            self._writer.drain()
+                self._take_checkpoint(session)
+            session.flush()
+            session.writer.drain()
         except BaseException:
             status = "interrupted"
             raise
         finally:
-            self._writer.close()
+            session.writer.close()
             self._file.write(
                 status=status,
                 step=self.step,
-                nonfinite=self._watch.events,
+                nonfinite=session.nonfinite,
                 missing_gradients=self._flat.missing,
             )
             self._lock.release()
-            self._warn_nonfinite()
+        self._warn_nonfinite(session)
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> Recorder:
         """Start recording."""
         return self.attach()
 
@@ -215,21 +212,21 @@ class Recorder:
 
     # --- in the loop ------------------------------------------------------------------------
 
-    def log(self, *, step: int | None = None, **values: float | Float[Tensor, ""]) -> None:
+    def log(self, *, step: int | None = None, **values: float | int | Float[Tensor, ""]) -> None:
         """File scalars under the step of the weights on which they were evaluated.
 
         After ``optimizer.step()`` that is the update just done; before it, or after `end_step`,
         the coming one. Values logged twice for one step replace each other.
 
         Args:
-            step: The step, if it is another: ``step=recorder.step`` for the weights as they are now.
+            step: The step, if another: ``step=recorder.step`` for the weights as they are now.
             **values: Numbers, or tensors with one element.
 
         Raises:
             RuntimeError: The recorder is not attached.
             ValueError: A value has more than one element, or its step has been written already.
         """
-        if not self._attached:
+        if self._session is None:
             raise RuntimeError(
                 "log() requires an attached recorder, but it is closed. Log inside "
                 "'with Recorder(...) as recorder:', or call recorder.attach() first."
@@ -237,19 +234,17 @@ class Recorder:
         if step is None:
             coming = self._gradient_pending or self._ended == self.step
             step = self.step if coming else self.step - 1
-        self._metrics.log(max(0, step), {name: _scalar(name, v) for name, v in values.items()})
+        self._session.metrics.log(step, {name: scalar(name, v) for name, v in values.items()})
 
     def end_step(self) -> None:
         """Say that this iteration is over; call it last in the loop's body.
 
         Checkpoints are taken here, where the weights, the scheduler and the position in the data
-        belong together. Without ``checkpoint=`` the call does nothing.
+        belong together. What is logged from here on belongs to the coming step.
         """
-        if not self._attached or self._checkpoint is None:
-            return
         self._ended = self.step
-        if self._checkpoint(self.step):
-            self._take_checkpoint()
+        if self._session is not None and self._checkpoint and self._checkpoint(self.step):
+            self._take_checkpoint(self._session)
 
     # --- inside -----------------------------------------------------------------------------
 
@@ -274,30 +269,29 @@ class Recorder:
         if exists:
             self._file.check_same()
         tree = self._restore() if exists else None
-        store = TrajectoryStore(
-            self.directory / schema.STORE, {"schema_version": schema.SCHEMA_VERSION}
+        session = Session(
+            self.directory,
+            self.step,
+            self._flat,
+            self.model,
+            self.optimizer,
+            save=self._save,
+            specs=self._specs,
+            probes=self._probes,
+            n_steps=self.n_steps,
+            decay=self._decay,
         )
-        for group in store.groups.values():
-            group.truncate(self.step)
-        store.commit()
-        self._watch = NonFiniteWatch(self.table, [])
-        self._warned = False
-        self._writer = WriterThread(store)
-        self._metrics = MetricsLog(self._writer)
         if tree is not None:
-            for step, values in tree["extra"]["metrics"].items():
-                self._metrics.log(step, values)
-            self._watch.events += tree["extra"]["nonfinite"]
-            self._flat.missing |= tree["extra"]["missing_gradients"]
-        self._open_channels()
-        self._in_step = self._gradient_pending = False
+            session.load_state(tree["extra"])
+        self._in_step = self._gradient_pending = self._closure = self._warned = False
         self._last_flush = time.monotonic()
-        self._file.write(status="recording", step=self.step, nonfinite=self._watch.events)
+        self._file.write(status="recording", step=self.step, nonfinite=session.nonfinite)
         self._ended = self.step
-        self._checkpointed = self.step if tree is not None else -1
-        if self._checkpoint and self._checkpoint(self.step) and tree is None:
-            self._take_checkpoint()
-        self._add_hooks()
+        self._checkpointed = -1 if tree is None else self.step
+        if self._checkpoint and self._checkpoint(self.step):
+            self._take_checkpoint(session)
+        self._session = session
+        self._add_hooks(session)
 
     def _restore(self) -> dict[str, Any] | None:
         """Load the newest checkpoint; the steps behind it are recorded again."""
@@ -306,9 +300,9 @@ class Recorder:
             return None
         if "loader" not in self._state:
             warnings.warn(
-                f"{self.directory} is resumed from step {newest[0]} without a data position: the run "
-                "need not be bit-identical to an uninterrupted one. Pass state={'loader': ...} with "
-                "the position in the data to promise that.",
+                f"{self.directory} is resumed from step {newest[0]} without a data position: the "
+                "run need not be bit-identical to an uninterrupted one. Pass state={'loader': ...} "
+                "with the position in the data to promise that.",
                 RecordingWarning,
                 stacklevel=4,
             )
@@ -317,100 +311,67 @@ class Recorder:
         self.step = newest[0]
         return tree
 
-    def _open_channels(self) -> None:
-        self._channels: dict[str, tuple[Channel, Callable[[int], bool]]] = {}
-        pinned = any(p.is_cuda for p in self._flat.tensors)
-        # One watch is enough: the norms are looked at only where no gradients are saved.
-        watched = "gradients" if "gradients" in self._specs else "norms"
-        for group, specs in self._specs.items():
-            inspect = self._watch if group == watched and "gradients" in {group, *specs} else None
-            labels = {schema.TENSOR: self.table.names} if group == "norms" else {}
-            attributes = {"meaning": schema.GROUPS[group].meaning}
-            channel = Channel(group, specs, self._writer, pinned, inspect, attributes, labels)
-            schedule = next(iter(self._save[group].values()))
-            self._channels[group] = (channel, schedule.resolve(self.n_steps))
-        self._captures = Captures(self._flat, self.optimizer, self._channels, self._decay)
-        schedules = self._save.get("probes", {})
-        self._probe_captures = [
-            ProbeCapture(name, probe, schedule.resolve(self.n_steps))
-            for name, probe in self._probes.items()
-            if (schedule := schedules.get(name, schedules.get(""))) is not None
-        ]
-
-    def _add_hooks(self) -> None:
+    def _add_hooks(self, session: Session) -> None:
         def gradient_arrived(parameter: Tensor) -> None:
             self._gradient_pending = True
 
+        @torch.no_grad()
+        def before_step(optimizer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            self._require_checkpoint()
+            self._in_step = True
+            self._closure = any(a is not None for a in (*args[1:2], kwargs.get("closure")))
+            session.before(self.step, gradients_later=self._closure)
+
+        @torch.no_grad()
+        def after_step(optimizer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            session.after(self.step, gradients_later=self._closure)
+            self.step += 1
+            self._gradient_pending = self._in_step = False
+            now = time.monotonic()
+            if now - self._last_flush > FLUSH_SECONDS:
+                session.flush(metrics_before=self.step - 1)
+                self._last_flush = now
+                self._warn_nonfinite(session)
+
         # Models with hooks on their parameters can still be saved with torch.save.
-        hook = unserializable_hook(gradient_arrived)
+        arrived = unserializable_hook(gradient_arrived)
         self._handles = [
-            self.optimizer.register_step_pre_hook(self._before_step),
-            self.optimizer.register_step_post_hook(self._after_step),
+            self.optimizer.register_step_pre_hook(before_step),
+            self.optimizer.register_step_post_hook(after_step),
             *(
-                p.register_post_accumulate_grad_hook(hook)
+                p.register_post_accumulate_grad_hook(arrived)
                 for p in self._flat.tensors
                 if p.requires_grad
             ),
         ]
 
-    @torch.no_grad()
-    def _before_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:
-        self._writer.check()
-        self._in_step = True
+    def _require_checkpoint(self) -> None:
         if self._checkpoint and self._checkpoint(self.step) and self._checkpointed < self.step:
             raise RecordingError(
-                f"a checkpoint was due at step {self.step}, but end_step() was not called after the "
-                "update. Call recorder.end_step() last in the loop's body."
+                f"a checkpoint was due at step {self.step}, but end_step() was not called after "
+                "the update. Call recorder.end_step() last in the loop's body."
             )
-        self._closure = any(a is not None for a in args[1:2]) or kwargs.get("closure") is not None
-        for probe in self._probe_captures:
-            if probe.due(self.step):
-                probe.evaluate(self.model, self.step, self._writer)
-        self._captures.before(self.step, gradients_later=self._closure)
 
-    @torch.no_grad()
-    def _after_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:
-        self._captures.after(self.step, gradients_later=self._closure)
-        self.step += 1
-        self._gradient_pending = self._in_step = False
-        now = time.monotonic()
-        if now - self._last_flush > FLUSH_SECONDS:
-            self._flush_all(before=self.step - 1)
-            self._last_flush = now
-            self._warn_nonfinite()
-
-    def _flush_all(self, before: int | None = None) -> None:
-        for channel, _ in self._channels.values():
-            channel.flush()
-        for probe in self._probe_captures:
-            if probe.channel is not None:
-                probe.channel.flush()
-        self._metrics.flush(before)
-
-    def _take_checkpoint(self) -> None:
+    def _take_checkpoint(self, session: Session) -> None:
         """Commit every row before this step, then write the state: a checkpoint is never ahead."""
         if self._checkpointed == self.step:
             return
-        self._metrics.flush(self.step)
-        pending = {
-            step: {name: float(value) for name, value in values.items()}
-            for step, values in self._metrics.pending.items()
-        }
-        self._flush_all(before=self.step)
-        self._writer.drain()
-        extra = {
-            "metrics": pending,
-            "nonfinite": self._watch.events,
-            "missing_gradients": self._flat.missing,
-        }
-        folder = self.directory / schema.CHECKPOINTS
-        save_checkpoint(folder, self.step, self.model, self.optimizer, self._state, extra)
+        session.flush(metrics_before=self.step)
+        session.writer.drain()
+        save_checkpoint(
+            self.directory / schema.CHECKPOINTS,
+            self.step,
+            self.model,
+            self.optimizer,
+            self._state,
+            session.state(),
+        )
         self._checkpointed = self.step
 
-    def _warn_nonfinite(self) -> None:
-        if self._watch.events and not self._warned:
+    def _warn_nonfinite(self, session: Session) -> None:
+        if session.nonfinite and not self._warned:
             self._warned = True
-            warnings.warn(self._watch.describe(), RecordingWarning, stacklevel=4)
+            warnings.warn(session.watch.describe(), RecordingWarning, stacklevel=4)
 
 
 def _check_owned(optimizer: torch.optim.Optimizer, parameters: Mapping[str, nn.Parameter]) -> None:
@@ -423,15 +384,3 @@ def _check_owned(optimizer: torch.optim.Optimizer, parameters: Mapping[str, nn.P
             f"{len(groups)} tensors (shapes {foreign[:3]}) are not among them. Build the optimizer "
             "from this model, or pass a ModuleDict that holds every module it updates."
         )
-
-
-def _scalar(name: str, value: float | Tensor) -> float | Tensor:
-    if isinstance(value, Tensor):
-        if value.numel() != 1:
-            raise ValueError(
-                f"log() takes scalars, but {name!r} has shape {tuple(value.shape)}. Reduce it, or "
-                "record it as a probe."
-            )
-        # On a GPU reading the number would wait for the device: keep a copy and read it later.
-        return value.detach().clone().reshape(()) if value.is_cuda else value.item()
-    return float(value)

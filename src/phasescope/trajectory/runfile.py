@@ -44,9 +44,9 @@ class RunFile:
         for key in _FIXED:
             if stored.get(key) != self._content[key]:
                 raise RunError(
-                    f"{self._path.parent} was begun with {key} = {_shorten(stored.get(key))}, but is "
-                    f"resumed with {_shorten(self._content[key])}. Resume with the same settings, or "
-                    "record into another directory."
+                    f"{self._path.parent} was begun with {key} = {_shorten(stored.get(key))}, but "
+                    f"is resumed with {_shorten(self._content[key])}. Resume with the same "
+                    "settings, or record into another directory."
                 )
         self._content["created"] = stored["created"]
 
@@ -80,7 +80,8 @@ def as_json(config: Any) -> Any:
         config = dataclasses.asdict(config)
     if not isinstance(config, Mapping):
         raise TypeError(
-            f"config requires a mapping or a dataclass instance, but {type(config).__name__} arrived."
+            "config requires a mapping or a dataclass instance, but "
+            f"{type(config).__name__} arrived."
         )
     try:
         return json.loads(json.dumps(dict(config), allow_nan=False))

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Every:
-    """Steps 0, k, 2k, …"""
+    """Every k-th step from 0 on."""
 
     k: int
 
@@ -36,12 +36,14 @@ class LogSpaced:
     n: int
 
     def steps(self, n_steps: int) -> list[int]:
-        """Exactly ``min(n, n_steps)`` steps, the first and the last among them."""
+        """Exactly ``min(n, n_steps)`` steps: the first, from two on the last, and between them."""
         if self.n >= n_steps:
             return list(range(n_steps))
-        steps = [0, 1][: self.n]
+        if self.n <= 2:
+            return [0, n_steps - 1][: self.n]
+        steps = [0, 1]
         while len(steps) < self.n:
-            # The ratio is renewed at every step, since rounding to distinct integers uses up the start.
+            # The ratio is renewed at every step: rounding to distinct integers uses up the start.
             ratio = ((n_steps - 1) / steps[-1]) ** (1 / (self.n - len(steps)))
             steps.append(max(steps[-1] + 1, round(steps[-1] * ratio)))
         return steps
@@ -74,6 +76,12 @@ class Schedule:
     def steps(self, n_steps: int) -> list[int]:
         """The due steps in ``[0, n_steps)``, sorted, each once."""
         return sorted({step for rule in self.rules for step in rule.steps(n_steps)})
+
+    def count(self, n_steps: int) -> int:
+        """How many steps in ``[0, n_steps)`` are due."""
+        if len(self.rules) == 1:
+            return len(self.rules[0].steps(n_steps))
+        return len(self.steps(n_steps))
 
     def resolve(self, n_steps: int | None) -> Callable[[int], bool]:
         """A test ``step -> bool`` for a run of `n_steps` updates.
@@ -121,7 +129,7 @@ def _positive(value: int, what: str) -> int:
 
 
 def every(k: int) -> Schedule:
-    """The schedule 0, k, 2k, …
+    """The schedule of every k-th step: 0, k, 2k and so on.
 
     Example:
         >>> every(3).steps(10)
@@ -151,6 +159,6 @@ def log_spaced(n: int) -> Schedule:
 
     Example:
         >>> log_spaced(6).steps(1001)
-        [0, 1, 6, 32, 178, 1000]
+        [0, 1, 6, 33, 182, 1000]
     """
     return Schedule((LogSpaced(_positive(n, "log_spaced(n)")),))

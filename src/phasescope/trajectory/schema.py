@@ -35,8 +35,8 @@ class Group:
 
 GROUPS = {
     "gradients": Group(
-        "what the optimizer consumed at weights[t]: accumulated, unscaled, clipped if the loop clips; "
-        "before the optimizer's own weight decay and momentum",
+        "what the optimizer consumed at weights[t]: accumulated, unscaled, clipped if the loop "
+        "clips; before the optimizer's own weight decay and momentum",
         (STEP, PARAMETER),
         "update",
     ),
@@ -69,8 +69,8 @@ def read_run_file(directory: Path) -> dict[str, Any]:
         raise RunError(f"a run directory is required, but {directory} is not a directory.")
     if not path.is_file():
         raise RunError(
-            f"a run directory holds {RUN_FILE}, but {directory} does not; "
-            f"it holds {sorted(p.name for p in directory.iterdir())[:8]}. Is it the folder above or below?"
+            f"a run directory holds {RUN_FILE}, but {directory} does not; it holds "
+            f"{sorted(p.name for p in directory.iterdir())[:8]}. Is it the folder above or below?"
         )
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -83,7 +83,7 @@ def read_run_file(directory: Path) -> dict[str, Any]:
         raise RunError(f"{path} must say format {FORMAT!r}: this is not a phasescope run.")
     version = content.get("schema_version")
     if version != SCHEMA_VERSION:
-        age = "an older" if isinstance(version, int) and version < SCHEMA_VERSION else "another"
+        age = "an older" if isinstance(version, int) and version < SCHEMA_VERSION else "a newer"
         raise RunError(
             f"{path} has schema version {version}, but this phasescope reads version "
             f"{SCHEMA_VERSION}: the run was written by {age} version "

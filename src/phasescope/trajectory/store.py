@@ -1,9 +1,9 @@
 """One Zarr 3 store on local disk to which blocks of rows are appended and committed.
 
-An uncompressed Zarr chunk is a file of raw little-endian values, so rows are written straight into the
-chunk files. What counts is the store's ``zarr.json``: it carries the metadata of every array
-(Zarr's consolidated metadata), is replaced in one rename, and its shapes are the commit marker. Rows
-beyond them do not exist for any reader, whatever the chunk files hold.
+An uncompressed Zarr chunk is a file of raw little-endian values, so rows are written straight into
+the chunk files. What counts is the store's ``zarr.json``: it carries the metadata of every array
+(Zarr's consolidated metadata), is replaced in one rename, and its shapes are the commit marker.
+Rows beyond them do not exist for any reader, whatever the chunk files hold.
 
 Axis letters: t rows, p columns.
 """
@@ -49,7 +49,7 @@ class ArraySpec:
     dimensions: tuple[str, ...]
     chunk_rows: int
     chunk_columns: int | None = None
-    fill: float | str = 0
+    fill: float | int = 0
     attributes: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -84,7 +84,7 @@ def _array_metadata(
     chunks: list[int],
     dtype: str,
     dimensions: list[str],
-    fill: float | str,
+    fill: float | int | str,
     attributes: dict[str, Any],
 ) -> dict[str, Any]:
     codec = _CODECS.get(dtype)
@@ -125,7 +125,7 @@ class GroupWriter:
         self.last_step = int(steps[-1])
 
     def _write_rows(self, name: str, spec: ArraySpec, start: int, rows: np.ndarray) -> None:
-        """Write ``rows[n, width]`` into the chunk files that hold rows start, start + 1, …"""
+        """Write ``rows[n, width]`` into the chunk files that hold the rows from `start` on."""
         done = 0
         while done < len(rows):
             chunk, offset = divmod(start + done, spec.chunk_rows)
@@ -160,10 +160,13 @@ class GroupWriter:
             _write_all(file, part)
 
     def truncate(self, step: int) -> None:
-        """Drop the rows whose step is `step` or later, and the chunk files that held only them."""
+        """Forget the rows whose step is `step` or later; they are gone from the next commit on."""
         steps = read_steps(self.directory, self.rows)
         self.rows = int(np.searchsorted(steps, step))
         self.last_step = int(steps[self.rows - 1]) if self.rows else -1
+
+    def delete_unused(self) -> None:
+        """Delete the chunk files behind the last row; only after a commit that forgets them."""
         for name, spec in [(STEP, _STEP_SPEC), *self.specs.items()]:
             kept = math.ceil(self.rows / spec.chunk_rows)
             folder = self.directory / name / "c"
@@ -176,11 +179,22 @@ _STEP_SPEC = ArraySpec("int64", (), (), STEP_CHUNK, attributes={"long_name": "up
 
 
 def read_steps(directory: Path, rows: int) -> np.ndarray:
-    """The step values of a group's first `rows` rows."""
+    """The step values of a group's first `rows` rows.
+
+    Raises:
+        RunError: A chunk file is missing or cut off.
+    """
     folder = directory / STEP / "c"
-    n_chunks = math.ceil(rows / STEP_CHUNK)
-    chunks = [np.fromfile(folder / str(i), dtype="<i8") for i in range(n_chunks)]
-    return np.concatenate([np.empty(0, np.int64), *chunks])[:rows]
+    chunks = [np.empty(0, np.int64)]
+    for i in range(math.ceil(rows / STEP_CHUNK)):
+        path = folder / str(i)
+        chunks.append(np.fromfile(path, "<i8") if path.exists() else chunks[0])
+        if len(chunks[-1]) != STEP_CHUNK:
+            raise RunError(
+                f"{path} must hold {STEP_CHUNK} steps, but it holds {len(chunks[-1])}: the file is "
+                "missing or was cut off. Restore it from a copy, or record the run again."
+            )
+    return np.concatenate(chunks)[:rows]
 
 
 def _write_all(file: Any, part: np.ndarray) -> None:
@@ -284,8 +298,6 @@ class TrajectoryStore:
                 nodes[f"{name}/{array}"] = spec.metadata(group.rows)
         # zarr-python groups the keys by parent as they come, so siblings must stand together.
         nodes = dict(sorted((nodes | self._fixed).items()))
-        for key, node in nodes.items():
-            self._write_node(key, node)
         root = _group_metadata(self._attributes[""])
         root["consolidated_metadata"] = {
             "kind": "inline",
@@ -293,6 +305,17 @@ class TrajectoryStore:
             "metadata": nodes,
         }
         write_json(self.path / "zarr.json", root, indent=None)
+        # After the root: whatever reads a node by itself never sees more than was committed.
+        for key, node in nodes.items():
+            self._write_node(key, node)
+
+    def truncate(self, step: int) -> None:
+        """Drop the rows whose step is `step` or later, in every group, and commit."""
+        for group in self.groups.values():
+            group.truncate(step)
+        self.commit()
+        for group in self.groups.values():
+            group.delete_unused()
 
     def _write_node(self, key: str, node: dict[str, Any]) -> None:
         """Write a node's own metadata if it changed, for readers that skip the root's."""
@@ -300,6 +323,12 @@ class TrajectoryStore:
             (self.path / key).mkdir(parents=True, exist_ok=True)
             write_json(self.path / key / "zarr.json", node, indent=None)
             self._written[key] = node
+
+
+_REBUILD = (
+    "If the arrays are there, it can be made anew from their own metadata: delete it, then call "
+    "zarr.open_group(path, mode='a') and zarr.consolidate_metadata(path)."
+)
 
 
 def read_metadata(path: Path) -> dict[str, Any]:
@@ -313,13 +342,13 @@ def read_metadata(path: Path) -> dict[str, Any]:
         root["consolidated_metadata"]["metadata"].items()
     except FileNotFoundError as error:
         raise RunError(
-            f"a run keeps its trajectory in {path}, but {path.name}/zarr.json is not there."
+            f"a run keeps its trajectory in {path}, but {path.name}/zarr.json is not there. "
+            f"{_REBUILD}"
         ) from error
     except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
         raise RunError(
-            f"{path}/zarr.json must be the metadata of a Zarr 3 store with everything consolidated in "
-            f"it, but it cannot be read ({type(error).__name__}: {error}). The chunk files are unharmed: "
-            "the shapes in each array's own zarr.json say how many rows they hold."
+            f"{path}/zarr.json must be the metadata of a Zarr 3 store with everything consolidated "
+            f"in it, but it cannot be read ({type(error).__name__}: {error}). {_REBUILD}"
         ) from error
     return root
 

@@ -10,9 +10,11 @@ import torch
 import phasescope as ps
 from phasescope.experiments.gradient_spectrum.config import (
     DEFAULT,
+    PRESETS,
     Results,
     count_in_samples,
     group_by_setting,
+    sample_size,
     setting,
 )
 from phasescope.report import Claim, Verdict
@@ -64,21 +66,32 @@ class _Measured:
 Settings = dict[str, list[Results]]
 
 
-def _seeds(settings: Settings) -> int:
-    """Seeds of the setting that has the fewest; none count on another data set than MNIST."""
-    if any(r.numbers["dataset"] != "mnist" for runs in settings.values() for r in runs):
-        return 0
-    return min(len(runs) for runs in settings.values())
+def _n_seeds(runs: Sequence[Results]) -> int:
+    """Seeds of a setting that count towards a verdict: those on MNIST."""
+    return sum(r.numbers["dataset"] == "mnist" for r in runs)
 
 
-def _verdict(settings: Settings, holds: bool | None) -> Verdict:
-    """By the rules of evidence; None stands for a question."""
-    n = _seeds(settings)
-    if n < MIN_SEEDS:
-        return "inconclusive" if n >= 5 else "not tested"
-    if holds is None:
-        return "answered"
-    return "reproduced" if holds else "refuted"
+def _decide(settings: Settings, holding: Sequence[str]) -> tuple[int, Verdict]:
+    """Seeds and verdict of a statement that one setting reproduces and all together refute.
+
+    A setting that holds reproduces it if it has the seeds; none holding refutes it only if every
+    setting has them.
+    """
+    seeds = {name: _n_seeds(runs) for name, runs in settings.items()}
+    deciding = max((seeds[name] for name in holding), default=0)
+    if deciding >= MIN_SEEDS:
+        return deciding, "reproduced"
+    fewest = min(seeds.values())
+    complete = set(settings) >= {setting(config) for config in PRESETS["paper"]}
+    if fewest >= MIN_SEEDS and complete:
+        return fewest, "refuted"
+    return fewest, "inconclusive" if fewest >= 5 else "not tested"
+
+
+def _answer(settings: Settings) -> tuple[int, Verdict]:
+    """Seeds and verdict of a question, by the setting that is shown."""
+    n = _n_seeds(settings[_shown(settings)])
+    return n, "answered" if n >= MIN_SEEDS else "inconclusive" if n >= 5 else "not tested"
 
 
 def _shown(settings: Settings) -> str:
@@ -103,11 +116,8 @@ def _a1(settings: Settings) -> Claim:
     meeting = [name for name, m in counts.items() if m.meets(*PUBLISHED)]
     best = min(counts, key=lambda name: abs(counts[name].mean - 92.5))
     runs = settings[best]
-    sampled = (
-        int(next(iter(runs[0].numbers["samples"]), "400"))
-        if "400" not in runs[0].numbers["samples"]
-        else 400
-    )
+    sampled = sample_size(runs[0])
+    n_seeds, verdict = _decide(settings, meeting)
     return Claim(
         id="A1",
         statement="2 epochs of MNIST, 400 sampled steps: 92.5 ± 11.6 singular values exceed 10% of the "
@@ -119,8 +129,8 @@ def _a1(settings: Settings) -> Claim:
         interval=counts[best].interval,
         unit=f"singular values ({best})",
         null=f"norm-only null of the same samples: {nulls[best]}",
-        n_seeds=_seeds(settings),
-        verdict=_verdict(settings, bool(meeting)),
+        n_seeds=n_seeds,
+        verdict=verdict,
         sentence=f"{len(meeting)} of {len(settings)} settings meet the published interval; over the "
         f"settings the mean count is {_span(counts)}, that of the norms alone {_span(nulls)}. In the "
         f"setting shown it is {100 * counts[best].mean / sampled:.0f}% of the {sampled} sampled steps "
@@ -145,6 +155,7 @@ def _a2(settings: Settings) -> Claim:
     best = min(
         settings, key=lambda n: abs(at_15[n].mean - 40) / 40 + abs(at_05[n].mean - 200) / 200
     )
+    n_seeds, verdict = _decide(settings, meeting)
     return Claim(
         id="A2",
         statement="about 40 singular values exceed 15% and 200 exceed 5%; no gap in the spectrum",
@@ -156,8 +167,8 @@ def _a2(settings: Settings) -> Claim:
         interval=at_15[best].interval,
         unit=f"singular values above 15% ({best})",
         null=f"norm-only null: {null_15[best]} above 15%, {null_05[best]} above 5%",
-        n_seeds=_seeds(settings),
-        verdict=_verdict(settings, bool(meeting)),
+        n_seeds=n_seeds,
+        verdict=verdict,
         sentence=f"{len(meeting)} of {len(settings)} settings meet all three conditions; in the setting "
         f"shown {at_15[best]} exceed 15%, {at_05[best]} exceed 5%, and the largest ratio of neighbours "
         f"is {gaps[best]} (over the settings {_span(gaps)}).",
@@ -191,6 +202,7 @@ def _a3(settings: Settings) -> Claim:
     ]
     best = min(settings, key=lambda name: at_300[name].mean)
     random = _Measured(settings[best], lambda r: (1 - 300 / r.numbers["n_parameters"]) ** 0.5)
+    n_seeds, verdict = _decide(settings, holding)
     return Claim(
         id="A3",
         statement="300 sampled steps suffice: the residual of the other steps is low; 400 changes little",
@@ -202,8 +214,8 @@ def _a3(settings: Settings) -> Claim:
         interval=at_300[best].interval,
         unit=f"residual norm / step norm ({best})",
         null=f"random 300-dimensional subspace: {random.mean:.3f}",
-        n_seeds=_seeds(settings),
-        verdict=_verdict(settings, bool(holding)),
+        n_seeds=n_seeds,
+        verdict=verdict,
         sentence=f"{len(holding)} of {len(settings)} settings hold; over the settings the median residual "
         f"at 300 steps is {_span(at_300)}, its fall to 400 steps {_span(change)}; with the last fifth of "
         f"the training held out it is {_span(block)}.",
@@ -217,6 +229,7 @@ def _a4(settings: Settings) -> Claim:
     differences = _each(settings, difference)
     shown = _shown(settings)
     random = _Measured(settings[shown], count_in_samples)
+    n_seeds, verdict = _answer(settings)
     return Claim(
         id="A4",
         statement="random against evenly spaced sampling of the steps",
@@ -227,8 +240,8 @@ def _a4(settings: Settings) -> Claim:
         interval=differences[shown].interval,
         unit=f"singular values, even minus random ({shown})",
         null=f"random sampling itself: {random}",
-        n_seeds=_seeds(settings),
-        verdict=_verdict(settings, None),
+        n_seeds=n_seeds,
+        verdict=verdict,
         sentence=f"Evenly spaced steps change the count by {differences[shown]}; over the settings by "
         f"{_span(differences)}.",
     )
@@ -248,6 +261,7 @@ def _a5(settings: Settings) -> Claim:
     )
     alignment = _each(settings, lambda r: r.numbers["mean_alignment"])
     shown = _shown(settings)
+    n_seeds, verdict = _answer(settings)
     return Claim(
         id="A5",
         statement="what mean subtraction does; is the first component the mean",
@@ -259,8 +273,8 @@ def _a5(settings: Settings) -> Claim:
         interval=changes[shown].interval,
         unit=f"singular values, centred minus raw ({shown})",
         null=f"the same for the norm-only null: {nulls[shown]}",
-        n_seeds=_seeds(settings),
-        verdict=_verdict(settings, None),
+        n_seeds=n_seeds,
+        verdict=verdict,
         sentence=f"Centring changes the count by {changes[shown]} (over the settings {_span(changes)}); "
         f"the first component has |cosine| {alignment[shown]} with the mean gradient (over the settings "
         f"{_span(alignment)}).",
@@ -278,6 +292,7 @@ def _a7(settings: Settings) -> Claim:
     nulls = _each(settings, lambda r: _without_early(r, "null_counts"))
     shown = _shown(settings)
     planted = planted_counts()
+    n_seeds, verdict = _answer(settings)
     return Claim(
         id="A7",
         statement="is the low-dimensional space just the space of early updates (drop the first steps)",
@@ -288,8 +303,8 @@ def _a7(settings: Settings) -> Claim:
         interval=ratios[shown].interval,
         unit=f"count without the first 200 steps / count ({shown})",
         null=f"the same for the norm-only null: {nulls[shown]}",
-        n_seeds=_seeds(settings),
-        verdict=_verdict(settings, None),
+        n_seeds=n_seeds,
+        verdict=verdict,
         sentence=f"Without the first 200 steps the count changes by a factor {ratios[shown]} (over the "
         f"settings {_span(ratios)}). The planted updates e_n/n, which are all 'early', count "
         f"{planted[0]} with all steps, {planted[10]} without the first 10 and {planted[50]} without the "

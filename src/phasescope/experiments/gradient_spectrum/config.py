@@ -84,6 +84,12 @@ def group_by_setting(results: Sequence[Results]) -> dict[str, list[Results]]:
     return groups
 
 
+def sample_size(result: Results, wanted: int = 400) -> int:
+    """The size of the samples to report: the one wanted, or the only one of a short run."""
+    sizes = [int(size) for size in result.numbers["samples"]]
+    return wanted if wanted in sizes else max(sizes)
+
+
 def count_in_samples(
     result: Results,
     threshold: float = 0.1,
@@ -92,9 +98,8 @@ def count_in_samples(
     sampling: str = "random",
     null: bool = False,
 ) -> float:
-    """Mean count above a threshold over a run's samples of `size` steps (of its only size, if one)."""
-    samples = result.numbers["samples"]
-    sample = samples.get(str(size), next(iter(samples.values())))[sampling]
+    """Mean count above a threshold over a run's samples of `size` steps."""
+    sample = result.numbers["samples"][str(sample_size(result, size))][sampling]
     draws = sample if isinstance(sample, list) else [sample]
     column = THRESHOLDS.index(threshold)
     return float(np.mean([d["null_counts" if null else "counts"][column] for d in draws]))

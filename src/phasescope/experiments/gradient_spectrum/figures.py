@@ -67,7 +67,7 @@ def _residual_curves(runs: Sequence[Results]) -> list[ps.figures.ResidualCurve]:
     curves = []
     for label in dict.fromkeys(row["curve"] for row in runs[0].numbers["residuals"]):
         rows = [[row for row in r.numbers["residuals"] if row["curve"] == label] for r in runs]
-        n_sampled = np.array([row["n_sampled"] for row in rows[0]])
+        n_sampled = np.array([int(row["n_sampled"]) for row in rows[0]])
         low, median, high = (
             np.mean([[row[key] for row in run] for run in rows], axis=0)
             for key in ("low", "median", "high")

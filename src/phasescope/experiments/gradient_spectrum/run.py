@@ -123,9 +123,11 @@ def _measure(config: Config, gram: ps.Gram) -> tuple[dict[str, Any], ps.Spectrum
     full = ps.spectrum(gram)
     variants = {
         "raw": full,
-        "centred": ps.spectrum(gram, center="steps"),
-        "normalised": ps.spectrum(gram, normalize=True),
-        "normalised, centred": ps.spectrum(gram, center="steps", normalize=True),
+        "centred": ps.spectrum(gram, center="steps", time_vectors=False),
+        "normalised": ps.spectrum(gram, normalize=True, time_vectors=False),
+        "normalised, centred": ps.spectrum(
+            gram, center="steps", normalize=True, time_vectors=False
+        ),
     }
     generator = np.random.default_rng(config.seed)
     sizes = [m for m in SAMPLE_SIZES if m < len(steps)] or [len(steps) // 2]
@@ -161,7 +163,8 @@ def _samples(
 def _counts(
     gram: ps.Gram, steps: np.ndarray, center: Literal["none", "steps"] = "none"
 ) -> dict[str, Any]:
-    summary = ps.rank_summary(ps.spectrum(gram, steps=steps, center=center), THRESHOLDS)
+    spectrum = ps.spectrum(gram, steps=steps, center=center, time_vectors=False)
+    summary = ps.rank_summary(spectrum, THRESHOLDS)
     return {
         "counts": list(summary.counts),
         "null_counts": list(summary.null_counts),
@@ -172,7 +175,7 @@ def _counts(
 def _residuals(gram: ps.Gram, generator: np.random.Generator) -> list[dict[str, Any]]:
     """Residual norms of held-out steps, relative to their norm, against the number sampled."""
     steps = gram.steps.numpy()
-    curves = (
+    curves: tuple[tuple[str, int, Literal["none", "steps"], bool], ...] = (
         ("random steps held out", 0, "none", False),
         ("the same, centred", 0, "steps", False),
         ("without the first 100 steps", 100, "none", False),
@@ -188,16 +191,16 @@ def _residuals(gram: ps.Gram, generator: np.random.Generator) -> list[dict[str, 
             heldout = block if contiguous else np.setdiff1d(usable, sample)
             r = ps.heldout_residuals(gram, sample, heldout, [m], center=center)
             low, median, high = np.quantile(r[:, 0].sqrt().numpy(), [0.1, 0.5, 0.9])
-            rows.append(
-                {"curve": label, "n_sampled": m, "median": median, "low": low, "high": high}
-            )
-    return [{k: v if isinstance(v, str) else float(v) for k, v in row.items()} for row in rows]
+            row = {"median": float(median), "low": float(low), "high": float(high)}
+            rows.append({"curve": label, "n_sampled": m} | row)
+    return rows
 
 
 def _dropped(gram: ps.Gram) -> list[dict[str, Any]]:
     """The ranks of all steps but the first t0."""
     rows = []
     for first in [t for t in DROPPED if t <= len(gram.steps) // 2]:
-        summary = ps.rank_summary(ps.spectrum(gram, steps=slice(first, None)), THRESHOLDS)
+        spectrum = ps.spectrum(gram, steps=slice(first, None), time_vectors=False)
+        summary = ps.rank_summary(spectrum, THRESHOLDS)
         rows.append({"first_step": first} | summary.to_dict())
     return rows

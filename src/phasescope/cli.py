@@ -1,0 +1,396 @@
+"""The command line: demo, list, run, analyse, report, claims."""
+
+import dataclasses
+import importlib
+import json
+import os
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import tyro
+
+from phasescope.errors import PhasescopeError, RecordingWarning
+
+if TYPE_CHECKING:
+    from phasescope.report import Claim
+
+EXPERIMENTS = ("gradient_spectrum",)
+_DESCRIPTION = (
+    "An instrument for watching neural networks learn: it records a training run, analyses the "
+    "trajectory beside its nulls, and reports what changed, where, when and how sure we are."
+)
+Json = Annotated[bool, tyro.conf.arg(help="Print JSON instead of a table.")]
+Output = Annotated[Path, tyro.conf.arg(aliases=("-o",), help="The HTML file to write.")]
+
+
+def _flag(text: str) -> Any:
+    return tyro.conf.arg(help=text)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The exit status of one command; errors are one message on standard error, no traceback."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    warnings.showwarning = _show_warning
+    try:
+        if arguments[:1] == ["run"] and len(arguments) > 1:
+            _run_experiment(arguments[1:])
+        else:
+            commands = {
+                "demo": demo,
+                "list": list_experiments,
+                "run": run,
+                "analyse": analyse,
+                "report": report,
+                "claims": claims,
+            }
+            tyro.extras.subcommand_cli_from_dict(
+                commands, prog="phasescope", description=_DESCRIPTION, args=arguments
+            )
+    except BrokenPipeError:  # the reader, such as head, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except KeyboardInterrupt:
+        print("phasescope: interrupted; the same command goes on where it stopped", file=sys.stderr)
+        return 130
+    except (PhasescopeError, ValueError, KeyError, OSError) as error:
+        message = error.args[0] if isinstance(error, KeyError) else error
+        print(f"phasescope: {message}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def demo(
+    directory: Path = Path("runs/demo"),
+    dataset: Literal["auto", "mnist", "digits"] = "auto",
+    json: Json = False,
+) -> None:
+    """Train a network on handwritten digits with every gradient recorded, analyse, write a report.
+
+    Two epochs of MNIST; where MNIST can neither be found (PHASESCOPE_DATA) nor downloaded, the 1,797
+    digits that scikit-learn ships. Takes about a minute on two cores and half a gigabyte of disk
+    while it runs.
+
+    Args:
+        directory: Where the run and report.html go; a finished demo there is not repeated.
+        dataset: auto takes MNIST when it can be had.
+    """
+    from phasescope.datasets import load_images
+    from phasescope.experiments import gradient_spectrum as experiment
+
+    images = load_images(dataset, "train")
+    _say(f"data: {images.provenance}", quiet=json)
+    preset = "default" if images.name == "mnist" else "smoke"
+    config = replace(experiment.PRESETS[preset][0], dataset=images.name)
+    _finish_runs(
+        experiment,
+        "gradient_spectrum",
+        "demo",
+        [config],
+        directory,
+        report_file=directory / "report.html",
+        as_json=json,
+    )
+    if not json:
+        print("One seed gives no verdict; those over ten seeds: phasescope claims")
+
+
+def list_experiments(json: Json = False) -> None:
+    """List the experiments: what they reproduce, which claims they settle, their last result."""
+    rows = []
+    for name in EXPERIMENTS:
+        module = importlib.import_module(f"phasescope.experiments.{name}")
+        stored = _stored_results().get(name)
+        rows.append(
+            {
+                "experiment": name,
+                "about": (module.__doc__ or "").strip().splitlines()[0],
+                "presets": list(module.PRESETS),
+                "claims": [] if stored is None else [c.id for c in stored.claims],
+                "last result": {} if stored is None else _verdicts(stored.claims),
+            }
+        )
+    if json:
+        _print_json(rows)
+        return
+    for row in rows:
+        verdicts = ", ".join(f"{n} {verdict}" for verdict, n in row["last result"].items())
+        print(f"{row['experiment']}\n  {row['about']}")
+        print(f"  presets {', '.join(row['presets'])}; claims {', '.join(row['claims']) or 'none'}")
+        print(f"  last result: {verdicts or 'none yet'}")
+
+
+def run() -> None:
+    """Run an experiment over seeds: phasescope run NAME [--preset P] [--seeds N] [--FIELD VALUE ...].
+
+    'phasescope run NAME --help' lists the fields of its configuration; 'phasescope list' the names.
+    """
+    raise ValueError(f"run needs the name of an experiment: {', '.join(EXPERIMENTS)}.")
+
+
+def analyse(
+    run: Annotated[Path, tyro.conf.Positional],
+    series: str = "gradients",
+    json: Json = False,
+) -> None:
+    """Singular values of a recorded run: counts and ranks, each count beside its norm-only null.
+
+    Args:
+        run: The run's directory.
+        series: What to decompose: gradients, updates or weights, as recorded. Count on gradients or
+            updates; a trajectory of weights looks low-dimensional even for a random walk.
+    """
+    import phasescope as ps
+
+    recorded = ps.open_run(run)[series]
+    with _progress(quiet=json) as tell:
+        gram = ps.gram(recorded, progress=lambda share: tell(0, share, "Gram matrix"))
+    rows = {
+        f"{'centred' if center == 'steps' else 'raw'}{', steps normalised' if unit else ''}": (
+            ps.rank_summary(ps.spectrum(gram, center=center, normalize=unit)).to_dict()
+        )
+        for unit in (False, True)
+        for center in ("none", "steps")
+    }
+    if json:
+        _print_json(rows)
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(
+        title=f"{run} {series}: {recorded.shape[0]} steps x {recorded.shape[1]:,} columns"
+    )
+    for name in ("", "> 5% (null)", "> 10% (null)", "> 15% (null)", "PR", "stable", "k90", "k99"):
+        table.add_column(name, justify="left" if not name else "right")
+    for name, row in rows.items():
+        pairs = zip(row["counts"], row["null_counts"], strict=True)
+        cells = [f"{count} ({null})" for count, null in pairs]
+        ranks = [f"{row['participation_ratio']:.1f}", f"{row['stable_rank']:.2f}"]
+        table.add_row(name, *cells, *ranks, str(row["k90"]), str(row["k99"]))
+    Console().print(table)
+    print(
+        "null: the count if the steps had these norms and nothing in common; PR: participation ratio"
+    )
+
+
+def report(
+    runs: Annotated[tuple[Path, ...], tyro.conf.Positional],
+    output: Output = Path("report.html"),
+) -> None:
+    """Write one self-contained HTML report about recorded runs.
+
+    Args:
+        runs: Directories of runs.
+        output: The HTML file to write.
+    """
+    from phasescope.report import report_runs
+
+    print(f"report: {report_runs(runs, output)}")
+
+
+def claims(
+    ids: Annotated[tuple[str, ...], tyro.conf.Positional] = (),
+    results: Path | None = None,
+    json: Json = False,
+) -> None:
+    """Print the claims of all experiments with their verdicts.
+
+    Args:
+        ids: Only these, such as A1 A5.
+        results: Folder of the results; by default ./results, or the results phasescope ships.
+    """
+    stored = _stored_results(results)
+    found = [claim for item in stored.values() for claim in item.claims]
+    unknown = sorted(set(ids) - {claim.id for claim in found})
+    if unknown:
+        known = ", ".join(claim.id for claim in found) or "none"
+        raise ValueError(f"no result has the claims {', '.join(unknown)}; there are: {known}.")
+    _print_claims([claim for claim in found if not ids or claim.id in ids], as_json=json)
+
+
+def _run_experiment(arguments: list[str]) -> None:
+    """``run NAME ...``: the flags are the fields of the experiment's configuration."""
+    commands = {name: _command(name, arguments) for name in EXPERIMENTS}
+    if arguments[0] not in (*commands, "-h", "--help"):
+        raise ValueError(
+            f"run needs the name of an experiment ({', '.join(EXPERIMENTS)}), but got "
+            f"{arguments[0]!r}."
+        )
+    if arguments[0] in commands:
+        name, rest = arguments[0], arguments[1:]
+        tyro.cli(commands[name], prog=f"phasescope run {name}", args=rest)
+        return
+    print(run.__doc__)
+
+
+def _command(name: str, arguments: list[str]) -> Callable[..., None]:
+    experiment: Any = importlib.import_module(f"phasescope.experiments.{name}")
+    presets = experiment.PRESETS
+    chosen = _peek(arguments, "--preset", "default")
+    if chosen not in presets:
+        raise ValueError(f"{name} has the presets {', '.join(presets)}, but got {chosen!r}.")
+    base = presets[chosen][0]
+
+    def command(
+        config: Annotated[Any, tyro.conf.arg(name="", constructor=experiment.Config)] = base,
+        *,
+        preset: Annotated[str, _flag(" | ".join(presets) + "; other flags change its fields")] = (
+            "default"
+        ),
+        seeds: Annotated[int, _flag("how many, counted up from --seed; verdicts need 10")] = 1,
+        directory: Annotated[
+            Path, _flag("where the runs go; finished ones are not repeated, begun ones go on")
+        ] = Path("runs") / name,
+        results: Annotated[
+            Path | None, _flag("also write claims and numbers to this JSON file")
+        ] = None,
+        output: Annotated[
+            Path | None, _flag("the report; DIRECTORY/report.html by default")
+        ] = None,
+        json: Json = False,
+    ) -> None:
+        changed = {
+            field.name: getattr(config, field.name)
+            for field in dataclasses.fields(config)
+            if getattr(config, field.name) != getattr(base, field.name)
+        }
+        if seeds < 1:
+            raise ValueError(f"--seeds needs at least 1, but got {seeds}.")
+        first = config.seed
+        configs = [
+            replace(preset_config, **(changed | {"seed": seed}))
+            for seed in range(first, first + seeds)
+            for preset_config in presets[chosen]
+        ]
+        report_file = output or directory / "report.html"
+        _finish_runs(
+            experiment,
+            name,
+            preset,
+            configs,
+            directory,
+            report_file=report_file,
+            results_file=results,
+            as_json=json,
+        )
+
+    command.__doc__ = experiment.__doc__
+    command.__annotations__["config"] = Annotated[experiment.Config, tyro.conf.arg(name="")]
+    return command
+
+
+def _peek(arguments: list[str], flag: str, default: str) -> str:
+    """The value of a flag that decides how the others are parsed."""
+    for i, argument in enumerate(arguments):
+        if argument == flag and i + 1 < len(arguments):
+            return arguments[i + 1]
+        if argument.startswith(f"{flag}="):
+            return argument.partition("=")[2]
+    return default
+
+
+def _finish_runs(
+    experiment: Any,
+    name: str,
+    preset: str,
+    configs: Sequence[Any],
+    directory: Path,
+    *,
+    report_file: Path,
+    results_file: Path | None = None,
+    as_json: bool = False,
+) -> None:
+    from phasescope.experiments.runner import finish, run_all
+
+    with _progress(len(configs), quiet=as_json) as tell:
+        results = list(run_all(experiment, configs, directory, progress=tell))
+    found, path = finish(
+        experiment, name, preset, results, results_file=results_file, report_file=report_file
+    )
+    _print_claims(found, as_json=as_json)
+    _say(f"report: {path}", quiet=as_json)
+
+
+@contextmanager
+def _progress(n_runs: int = 1, *, quiet: bool) -> Iterator[Callable[[int, float, str], None]]:
+    """A progress bar on a terminal, a line per tenth elsewhere, on standard error."""
+    if quiet:
+        yield lambda index, share, what: None
+        return
+    if not sys.stderr.isatty():
+        shown = -1
+
+        def tell(index: int, share: float, what: str) -> None:
+            nonlocal shown
+            tenth = int(10 * (index + share) / n_runs)
+            if tenth > shown:
+                shown = tenth
+                print(f"{10 * tenth:3d}% run {index + 1}/{n_runs}: {what}", file=sys.stderr)
+
+        yield tell
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("starting", total=float(n_runs))
+        yield lambda index, share, what: bar.update(
+            task, completed=index + share, description=f"run {index + 1}/{n_runs}: {what}"
+        )
+
+
+def _stored_results(folder: Path | None = None) -> dict[str, Any]:
+    """The results of every experiment that has some."""
+    from phasescope.report import load_results
+
+    package = Path(__file__).parent
+    candidates = [Path("results"), package.parents[1] / "results", package / "results"]
+    places = candidates if folder is None else [folder]
+    for place in places:
+        files = sorted(place.glob("*.json")) if place.is_dir() else []
+        if files:
+            return {path.stem: load_results(path) for path in files}
+    if folder is not None:
+        raise ValueError(f"a folder with results/<experiment>.json is required; {folder} has none.")
+    return {}
+
+
+def _verdicts(found: Sequence["Claim"]) -> dict[str, int]:
+    verdicts = [claim.verdict for claim in found]
+    return {verdict: verdicts.count(verdict) for verdict in dict.fromkeys(verdicts)}
+
+
+def _print_claims(found: Sequence["Claim"], *, as_json: bool) -> None:
+    if as_json:
+        _print_json([dataclasses.asdict(claim) for claim in found])
+        return
+    from rich.console import Console
+
+    from phasescope.report import claims_table
+
+    Console().print(claims_table(found))
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(value, indent=1))
+
+
+def _say(text: str, *, quiet: bool) -> None:
+    if not quiet:
+        print(text, flush=True)
+
+
+def _show_warning(message: Warning | str, category: type[Warning], *place: Any) -> None:
+    """Our warnings as one line; those of libraries only for those who ask Python for them."""
+    if issubclass(category, RecordingWarning):
+        print(f"phasescope: warning: {message}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

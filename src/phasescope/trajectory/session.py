@@ -1,0 +1,147 @@
+"""What lives while a recorder is attached: the writer, the channels, the captures, the log."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from phasescope.trajectory import schema
+from phasescope.trajectory.captures import Captures, FlatParameters, ProbeCapture
+from phasescope.trajectory.channels import Channel, MetricsLog, WriterThread
+from phasescope.trajectory.nonfinite import NonFiniteWatch
+from phasescope.trajectory.optimizers import DecayFactor
+from phasescope.trajectory.schedule import Schedule
+from phasescope.trajectory.store import ArraySpec, TrajectoryStore
+
+Probe = Callable[[nn.Module], Any]
+
+
+class Session:
+    """Everything between a training loop and its store.
+
+    Args:
+        directory: The run's directory, locked by the caller.
+        step: Updates already applied; rows from here on are dropped from an existing store.
+        flat: The model's parameters.
+        model: The model, for the probes.
+        optimizer: The optimizer that is recorded.
+        save: Group, part of it, schedule.
+        specs: Arrays of every group but the probes.
+        probes: Named functions of the model.
+        n_steps: Length of the run, if known.
+        decay: The rule of decoupled decay, if known.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        step: int,
+        flat: FlatParameters,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        *,
+        save: Mapping[str, Mapping[str, Schedule]],
+        specs: Mapping[str, Mapping[str, ArraySpec]],
+        probes: Mapping[str, Probe],
+        n_steps: int | None,
+        decay: DecayFactor | None,
+    ) -> None:
+        store = TrajectoryStore(directory / schema.STORE, {"schema": schema.SCHEMA_VERSION})
+        store.truncate(step)
+        self._model = model
+        self._flat = flat
+        self.nonfinite: list[dict[str, Any]] = []
+        self.watch = NonFiniteWatch(flat.table, self.nonfinite)
+        self.writer = WriterThread(store)
+        self.metrics = MetricsLog(self.writer)
+        self._channels: dict[str, tuple[Channel, Callable[[int], bool]]] = {}
+        for group, arrays in specs.items():
+            due = next(iter(save[group].values())).resolve(n_steps)
+            self._channels[group] = (self._channel(group, arrays, specs), due)
+        self._captures = Captures(flat, optimizer, self._channels, decay)
+        schedules = save.get("probes", {})
+        self._probes = [
+            ProbeCapture(name, probe, schedule.resolve(n_steps))
+            for name, probe in probes.items()
+            if (schedule := schedules.get(name, schedules.get(""))) is not None
+        ]
+        store.commit()
+
+    def _channel(
+        self, group: str, arrays: Mapping[str, ArraySpec], specs: Mapping[str, Any]
+    ) -> Channel:
+        # One watch is enough: the norms are looked at only where no gradients are saved.
+        watched = "gradients" if "gradients" in specs else "norms"
+        inspect = self.watch if group == watched and "gradients" in {group, *arrays} else None
+        return Channel(
+            group,
+            arrays,
+            self.writer,
+            pinned=any(p.is_cuda for p in self._flat.tensors),
+            inspect=inspect,
+            attributes={"meaning": schema.GROUPS[group].meaning},
+            labels={schema.TENSOR: self._flat.table.names} if group == "norms" else {},
+        )
+
+    def before(self, step: int, *, gradients_later: bool) -> None:
+        """Record what exists before update `step`."""
+        self.writer.check()
+        for probe in self._probes:
+            if probe.due(step):
+                probe.evaluate(self._model, step, self.writer)
+        self._captures.before(step, gradients_later=gradients_later)
+
+    def after(self, step: int, *, gradients_later: bool) -> None:
+        """Record what exists after update `step`."""
+        self._captures.after(step, gradients_later=gradients_later)
+
+    def final(self, step: int) -> None:
+        """Record the weights after the last update."""
+        self._captures.final(step)
+
+    def flush(self, metrics_before: int | None = None) -> None:
+        """Hand every complete row to the writer, and the metrics of steps below a bound."""
+        probes = [probe.channel for probe in self._probes if probe.channel is not None]
+        for channel in [channel for channel, _ in self._channels.values()] + probes:
+            channel.flush()
+        self.metrics.flush(metrics_before)
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps of the recording itself, beyond the committed rows."""
+        pending = {
+            step: {name: float(value) for name, value in values.items()}
+            for step, values in self.metrics.pending.items()
+        }
+        return {
+            "metrics": pending,
+            "nonfinite": list(self.nonfinite),
+            "missing_gradients": dict(self._flat.missing),
+        }
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Take back what `state` returned."""
+        for step, values in state["metrics"].items():
+            self.metrics.log(step, values)
+        self.nonfinite.extend(state["nonfinite"])
+        self._flat.missing |= state["missing_gradients"]
+
+
+def scalar(name: str, value: float | int | Tensor) -> float | Tensor:
+    """A logged value as a number, or as a tensor to be read later.
+
+    Raises:
+        ValueError: It has more than one element.
+    """
+    if not isinstance(value, Tensor):
+        return float(value)
+    if value.numel() != 1:
+        raise ValueError(
+            f"log() takes scalars, but {name!r} has shape {tuple(value.shape)}. Reduce it, or "
+            "record it as a probe."
+        )
+    # On a GPU reading the number would wait for the device: keep a copy and read it later.
+    return value.detach().clone().reshape(()) if value.is_cuda else value.item()

@@ -1,0 +1,111 @@
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch import nn
+
+import phasescope as ps
+from phasescope.cli import main
+
+
+@pytest.fixture
+def run_directory(tmp_path):
+    torch.manual_seed(0)
+    model = nn.Linear(5, 3)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    save = {"gradients": ps.every(1), "norms/gradients": ps.every(1)}
+    with ps.Recorder(tmp_path / "run", model, optimizer, save=save) as recorder:
+        for _ in range(8):
+            optimizer.zero_grad()
+            loss = model(torch.randn(4, 5)).square().mean()
+            loss.backward()
+            optimizer.step()
+            recorder.log(train_loss=loss)
+    return tmp_path / "run"
+
+
+def test_help_describes_every_command(capsys):
+    with pytest.raises(SystemExit) as end:
+        main(["--help"])
+    assert end.value.code == 0
+    text = capsys.readouterr().out
+    for command in ("demo", "list", "run", "analyse", "report", "claims"):
+        assert f"• {command} " in text
+    with pytest.raises(SystemExit):
+        main(["run", "gradient_spectrum", "--help"])
+    text = capsys.readouterr().out
+    assert "--learning-rate FLOAT" in text
+    assert "verdicts need 10" in text
+
+
+def test_errors_are_one_message_without_a_traceback(tmp_path, capsys):
+    assert main(["analyse", str(tmp_path / "nothing")]) == 1
+    assert "a run directory is required" in capsys.readouterr().err
+    assert main(["run", "grokkin"]) == 1
+    assert "needs the name of an experiment (gradient_spectrum)" in capsys.readouterr().err
+    assert main(["run"]) == 1
+    assert "needs the name of an experiment" in capsys.readouterr().err
+    assert main(["run", "gradient_spectrum", "--preset", "huge"]) == 1
+    assert "has the presets smoke, default, paper" in capsys.readouterr().err
+    assert main(["claims", "--results", str(tmp_path)]) == 1
+    assert "has none" in capsys.readouterr().err
+    process = subprocess.run(
+        [sys.executable, "-m", "phasescope.cli", "analyse", str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert process.returncode == 1
+    assert "Traceback" not in process.stderr
+    assert process.stderr.startswith("phasescope: a run directory holds run.json")
+
+
+def test_analyse_prints_counts_beside_their_null(run_directory, capsys):
+    assert main(["analyse", str(run_directory), "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    spectrum = ps.spectrum(ps.gram(ps.open_run(run_directory).gradients))
+    assert rows["raw"]["counts"][1] == ps.count_above(spectrum.S, 0.1)
+    assert rows["raw"]["null_counts"][1] == ps.count_above(ps.norm_null(spectrum).S, 0.1)
+    assert set(rows) == {"raw", "centred", "raw, steps normalised", "centred, steps normalised"}
+    assert main(["analyse", str(run_directory)]) == 0
+    assert "(null)" in capsys.readouterr().out
+    assert main(["analyse", str(run_directory), "--series", "updates"]) == 1
+    assert "has not recorded 'updates'" in capsys.readouterr().err
+
+
+def test_report_writes_one_file_about_any_runs(run_directory, tmp_path, capsys):
+    output = tmp_path / "report.html"
+    assert main(["report", str(run_directory), "-o", str(output)]) == 0
+    assert str(output) in capsys.readouterr().out
+    text = output.read_text(encoding="utf-8")
+    for name in ("gradients_scree", "gradients_time_vectors", "norms", "training"):
+        assert name in text
+
+
+def test_run_finishes_resumes_and_reports(tmp_path, capsys):
+    arguments = ["run", "gradient_spectrum", "--preset", "smoke", "--n-epochs", "1"]
+    arguments += ["--directory", str(tmp_path / "gs"), "--results", str(tmp_path / "r" / "x.json")]
+    assert main([*arguments, "--json"]) == 0
+    claims = json.loads(capsys.readouterr().out)
+    assert [claim["id"] for claim in claims] == ["A1", "A2", "A3", "A4", "A5", "A7"]
+    assert {claim["verdict"] for claim in claims} == {"not tested"}  # one seed, not MNIST
+    folder = next((tmp_path / "gs").glob("seed0-*"))
+    before = (folder / "numbers.json").stat().st_mtime_ns
+    assert main([*arguments, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == claims
+    assert (folder / "numbers.json").stat().st_mtime_ns == before
+    assert not (folder / "trajectory.zarr" / "gradients").exists()
+    assert (tmp_path / "gs" / "report.html").exists()
+    assert main(["claims", "--results", str(tmp_path / "r"), "A1", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == claims[:1]
+    assert main(["claims", "--results", str(tmp_path / "r"), "Z9"]) == 1
+    assert "no result has the claims Z9; there are: A1, A2" in capsys.readouterr().err
+
+
+def test_list_names_the_experiments_with_their_claims(capsys):
+    assert main(["list", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert rows[0]["experiment"] == "gradient_spectrum"
+    assert "default" in rows[0]["presets"]

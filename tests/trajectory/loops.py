@@ -1,0 +1,100 @@
+"""Small trainings that the recorder's tests share."""
+
+import hashlib
+from pathlib import Path
+
+import torch
+from torch import nn
+
+import phasescope as ps
+from phasescope.datasets import ShuffledBatches
+
+N_STEPS = 40
+
+
+class Net(nn.Module):
+    """Dropout, batch normalisation and two linear layers: everything that has state."""
+
+    def __init__(self):
+        super().__init__()
+        self.fc1 = nn.Linear(6, 8)
+        self.norm = nn.BatchNorm1d(8)
+        self.drop = nn.Dropout(0.3)
+        self.fc2 = nn.Linear(8, 3)
+
+    def forward(self, x):
+        return self.fc2(self.drop(torch.relu(self.norm(self.fc1(x)))))
+
+
+def setup(seed=0, lr=0.05, weight_decay=0.1):
+    """Model, optimizer, scheduler and batches, all from one seed."""
+    torch.manual_seed(seed)
+    model = Net()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=weight_decay)
+    scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 7, gamma=0.8)
+    data = torch.Generator().manual_seed(seed)
+    x = torch.randn(80, 6, generator=data)
+    y = (x[:, 0] > 0).long() + (x[:, 1] > 0).long()
+    return model, optimizer, scheduler, ShuffledBatches(x, y, 8, seed=seed, n_epochs=4)
+
+
+def step(model, optimizer, x, y):
+    optimizer.zero_grad()
+    loss = nn.functional.cross_entropy(model(x), y)
+    loss.backward()
+    optimizer.step()
+    return loss
+
+
+def everything(n_steps=N_STEPS):
+    """Every group, on schedules that do not coincide."""
+    return {
+        "gradients": ps.every(1),
+        "updates": ps.every(2),
+        "decay": ps.every(3),
+        "weights": ps.log_spaced(9) | ps.every(11),
+        "moments": ps.every(5),
+        "norms": ps.every(1),
+        "probes": ps.every(4),
+    }
+
+
+def recorded_training(directory, *, resume=False, stop=None, on_step=None):
+    """The training of `setup` with everything recorded; returns the model."""
+    model, optimizer, scheduler, batches = setup()
+    probe_input = torch.linspace(-1, 1, 12).reshape(2, 6)
+    with ps.Recorder(
+        directory,
+        model,
+        optimizer,
+        save=everything(),
+        n_steps=N_STEPS,
+        checkpoint=ps.every(10),
+        state={"scheduler": scheduler, "loader": batches},
+        probes={"logits": lambda m: m(probe_input)},
+        config={"seed": 0},
+        resume=resume,
+    ) as recorder:
+        for x, y in batches:
+            loss = step(model, optimizer, x, y)
+            scheduler.step()
+            recorder.log(train_loss=loss)
+            if recorder.step % 6 == 0:
+                recorder.log(step=recorder.step, lr=optimizer.param_groups[0]["lr"])
+            recorder.end_step()
+            if on_step is not None:
+                on_step(recorder.step)
+            if recorder.step == stop:
+                break
+    return model
+
+
+def fingerprint(directory):
+    """A digest of every committed value of a run, group by group."""
+    run = ps.open_run(Path(directory))
+    digests = {}
+    for name in run.series_names:
+        series = run[name]
+        content = series.steps.tobytes() + series[:].tobytes()
+        digests[name] = (len(series), hashlib.sha256(content).hexdigest())
+    return digests
