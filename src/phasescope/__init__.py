@@ -25,7 +25,7 @@ from phasescope.analysis.spectrum import (
     spectrum,
 )
 from phasescope.parameters import Component, ParameterTable
-from phasescope.trajectory.reader import Run, Series, open_run
+from phasescope.trajectory.reader import Run, Series, delete_group, open_run
 from phasescope.trajectory.recorder import Recorder
 from phasescope.trajectory.schedule import Schedule, at, every, log_spaced
 
@@ -46,6 +46,7 @@ __all__ = [
     "Spectrum",
     "at",
     "count_above",
+    "delete_group",
     "effective_rank",
     "energy_rank",
     "entropy_rank",

@@ -71,8 +71,8 @@ def demo(
 ) -> None:
     """Train a network on handwritten digits with every gradient recorded, analyse, write a report.
 
-    Two epochs of MNIST; where MNIST can neither be found (PHASESCOPE_DATA) nor downloaded, the 1,797
-    digits that scikit-learn ships. Takes about a minute on two cores and half a gigabyte of disk
+    Two epochs of MNIST; where MNIST can neither be found (PHASESCOPE_DATA) nor downloaded, the
+    1,797 digits that scikit-learn ships. Takes about a minute on two cores, and a gigabyte of disk
     while it runs.
 
     Args:
@@ -125,7 +125,7 @@ def list_experiments(json: Json = False) -> None:
 
 
 def run() -> None:
-    """Run an experiment over seeds: phasescope run NAME [--preset P] [--seeds N] [--FIELD VALUE ...].
+    """Run an experiment over seeds: run NAME [--preset P] [--seeds N] [--FIELD VALUE ...].
 
     'phasescope run NAME --help' lists the fields of its configuration; 'phasescope list' the names.
     """
@@ -174,7 +174,8 @@ def analyse(
         table.add_row(name, *cells, *ranks, str(row["k90"]), str(row["k99"]))
     Console().print(table)
     print(
-        "null: the count if the steps had these norms and nothing in common; PR: participation ratio"
+        "null: the count if the steps had these norms and nothing in common; PR: participation "
+        "ratio"
     )
 
 

@@ -1,6 +1,10 @@
 """Small trainings that the recorder's tests share."""
 
 import hashlib
+import itertools
+import json
+import os
+import signal
 from pathlib import Path
 
 import torch
@@ -8,6 +12,7 @@ from torch import nn
 
 import phasescope as ps
 from phasescope.datasets import ShuffledBatches
+from phasescope.trajectory.store import TrajectoryStore
 
 N_STEPS = 40
 
@@ -98,3 +103,52 @@ def fingerprint(directory):
         content = series.steps.tobytes() + series[:].tobytes()
         digests[name] = (len(series), hashlib.sha256(content).hexdigest())
     return digests
+
+
+def killed_training(directory, moment):
+    """`recorded_training`, begun or resumed, in a process that kills itself without warning.
+
+    `moment` is ``("step", n)``, ``("before rename", n)`` or ``("after rename", n)``, counted in
+    this process: every commit and every checkpoint ends in a rename.
+    """
+    kind, n = moment
+    counter = itertools.count(1)
+    replace = os.replace
+
+    def die(*ignored):
+        if next(counter) == n:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def dying_replace(source, target):
+        if kind == "before rename":
+            die()
+        replace(source, target)
+        if kind == "after rename":
+            die()
+
+    os.replace = dying_replace
+    recorded_training(directory, resume=True, on_step=die if kind == "step" else None)
+
+
+def announced_training(directory, started, proceed):
+    """`recorded_training`, begun or resumed, that says when it has begun and then waits."""
+
+    def announce(step):
+        started.set()
+        proceed.wait()
+
+    recorded_training(directory, resume=True, on_step=announce)
+
+
+def bare_run(directory, n_parameters):
+    """An empty store in a directory that `open_run` accepts."""
+    content = {
+        "format": "phasescope-run",
+        "schema_version": 1,
+        "status": "recording",
+        "config": {},
+        "parameters": [{"name": "w", "shape": [n_parameters], "offset": 0}],
+    }
+    directory.mkdir(exist_ok=True)
+    (directory / "run.json").write_text(json.dumps(content))
+    return TrajectoryStore(directory / "trajectory.zarr")

@@ -24,10 +24,17 @@ class Experiment(Protocol):
     __doc__: str | None
     PRESETS: dict[str, tuple[Any, ...]]
     Config: Any
-    Results: Any
 
     def run(self, config: Any, directory: Path, *, progress: Any = None) -> Any:
         """One run."""
+        ...
+
+    def load(self, config: Any, directory: Path, numbers: dict[str, Any]) -> Any:
+        """A finished run."""
+        ...
+
+    def for_storage(self, results: Sequence[Any]) -> list[dict[str, Any]]:
+        """What the committed results keep of the runs."""
         ...
 
     def claims(self, results: Sequence[Any]) -> list[Claim]:
@@ -67,7 +74,8 @@ def run_all(
         folder = directory / f"seed{config.seed}-{config_hash(config)}"
         finished = folder / NUMBERS
         if finished.exists():
-            yield experiment.Results(config, json.loads(finished.read_text(encoding="utf-8")))
+            numbers = json.loads(finished.read_text(encoding="utf-8"))
+            yield experiment.load(config, folder, numbers)
             continue
 
         def tell(share: float, what: str, index: int = index) -> None:
@@ -102,7 +110,7 @@ def finish(
     claims = experiment.claims(results)
     environment = describe_environment()
     config = dataclasses.asdict(results[0].config)
-    runs = [dataclasses.asdict(r.config) | {"numbers": r.numbers} for r in results]
+    runs = experiment.for_storage(results)
     seeds = tuple(sorted({r.config.seed for r in results}))
     if results_file is not None:
         save_results(

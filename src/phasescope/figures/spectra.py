@@ -12,7 +12,7 @@ from plotly.subplots import make_subplots
 from torch import Tensor
 
 from phasescope.analysis.ranks import count_above
-from phasescope.analysis.spectrum import NormNull, Spectrum
+from phasescope.analysis.spectrum import NormNull, Spectrum, check_time_vectors
 from phasescope.figures.points import dots, drawing_note
 from phasescope.figures.theme import DATA, GRID, INK, MUTED, NULL, log_axis, styled
 
@@ -227,6 +227,7 @@ def time_vectors(spectrum: Spectrum, k: int = 6) -> go.Figure:
     """
     if k < 1:
         raise ValueError(f"time_vectors needs at least one component, but got k={k}. Pass k >= 1.")
+    check_time_vectors(spectrum)
     S, steps = np.asarray(spectrum.S), np.asarray(spectrum.steps)
     vectors = np.asarray(spectrum.time_vectors)[:, :k]
     energy = S**2 / max((S**2).sum(), np.finfo(np.float64).tiny)

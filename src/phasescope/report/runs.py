@@ -94,9 +94,7 @@ def _describe(run: Run) -> tuple[dict[str, Figure], dict[str, Any]]:
         if group in names and len(run[group]) > 1:
             spectrum_of = spectrum(gram(run[group]))
             figures[f"{group}_scree"] = scree(spectrum_of, norm_null(spectrum_of))
-            figures[f"{group}_time_vectors"] = time_vectors(
-                spectrum_of, min(6, len(spectrum_of.S))
-            )
+            figures[f"{group}_time_vectors"] = time_vectors(spectrum_of, min(6, len(spectrum_of.S)))
             numbers[f"{group}_ranks"] = rank_summary(spectrum_of).to_dict()
     return figures, numbers
 

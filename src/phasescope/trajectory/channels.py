@@ -98,7 +98,7 @@ class WriterThread:
         group = self.store.groups.get(job.group)
         if group is None:
             group = self.store.add_group(job.group, job.specs)
-        group.specs.update(job.specs)
+        group.add_arrays(job.specs)
         group.write(job.steps, job.values)
         self.store.commit()
 

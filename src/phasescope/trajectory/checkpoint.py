@@ -35,7 +35,7 @@ class Stateful(Protocol):
         """The state, as nested dicts and lists of tensors and plain values."""
         ...
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> Any:
+    def load_state_dict(self, state_dict: Any, /) -> Any:
         """Take a state back."""
         ...
 
@@ -96,13 +96,12 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
 
     try:
         encoded = json.loads((path / _TREE).read_text(encoding="utf-8"))
-        tensors = load_file(path / _TENSORS)
-    except (json.JSONDecodeError, OSError, SafetensorError) as error:
+        return _decode(encoded, load_file(path / _TENSORS))
+    except (ValueError, KeyError, OSError, SafetensorError) as error:
         raise RunError(
             f"checkpoint {path} cannot be read ({error}). Delete this folder: the run then resumes "
             "from the checkpoint before it."
         ) from error
-    return _decode(encoded, tensors)
 
 
 def restore(
@@ -152,13 +151,19 @@ def set_random_state(state: dict[str, Any]) -> None:
 
 def _encode(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:
     """JSON for a tree; tensors are moved to `tensors` under the path at which they stood."""
-    if isinstance(value, Tensor):
+    if isinstance(value, Tensor) and value.layout == torch.strided and not value.is_complex():
+        while path in tensors:  # {"a/b": t} and {"a": {"b": t}}, or the keys 0 and "0"
+            path += "~"
         # A tensor may be a view or tied to another: the file gets a copy of its own.
         tensors[path] = value.detach().to("cpu", copy=True).contiguous()
         return {"~": "tensor", "key": path}
-    if isinstance(value, np.ndarray):
-        return {"~": "array", "value": _encode(torch.from_numpy(_signed(value)), path, tensors),
-                "dtype": value.dtype.str}  # fmt: skip
+    if isinstance(value, np.ndarray) and value.dtype.kind in "biuf":
+        tensor = torch.from_numpy(_signed(value))
+        return {
+            "~": "array",
+            "value": _encode(tensor, path, tensors),
+            "dtype": value.dtype.str,
+        }
     if isinstance(value, Mapping):
         items = [[_encode(k, "", {}), _encode(v, f"{path}/{k}", tensors)] for k, v in value.items()]
         return {"~": "dict", "items": items}
@@ -174,16 +179,17 @@ def _encode(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:
     if value is None or isinstance(value, bool | int | float | str):
         return value
     raise TypeError(
-        "a checkpoint holds tensors, arrays and plain values, but the state at "
+        "a checkpoint holds dense real tensors and arrays and plain values, but the state at "
         f"{path or 'a key'} is a {type(value).__name__}. Leave it out of state_dict(), or turn it "
         "into plain data there."
     )
 
 
 def _signed(array: np.ndarray) -> np.ndarray:
-    """The same bytes under a type that torch has."""
+    """A copy whose bytes are the same under a type that torch has."""
+    copy = np.array(array, order="C")
     signed = {"u2": "i2", "u4": "i4", "u8": "i8"}.get(array.dtype.str[1:])
-    return np.ascontiguousarray(array).view(signed) if signed else np.ascontiguousarray(array)
+    return copy.view(signed) if signed else copy
 
 
 def _decode(value: Any, tensors: dict[str, Tensor]) -> Any:

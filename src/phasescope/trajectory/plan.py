@@ -199,7 +199,8 @@ def group_specs(
 
 _NOT_SPLIT = (
     "save= asks for the decay, but how {name} applies its weight decay is not known (it may act on "
-    "the gradient). Pass decay=lambda group: group['lr'] * group['weight_decay'] if it is decoupled."
+    "the gradient). If it is decoupled, pass decay=lambda group: group['lr'] * "
+    "group['weight_decay']."
 )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import itertools
 import math
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,8 +14,9 @@ import numpy as np
 
 from phasescope.errors import RunError
 from phasescope.parameters import ParameterTable
+from phasescope.trajectory.lock import RunLock
 from phasescope.trajectory.schema import PARAMETER, STEP, STORE, read_run_file
-from phasescope.trajectory.store import read_metadata, read_steps
+from phasescope.trajectory.store import TrajectoryStore, read_metadata, read_steps
 
 if TYPE_CHECKING:
     import xarray
@@ -35,7 +37,24 @@ class Series:
         steps: Step of every row, strictly increasing.
         parameters: The table of the columns, for groups over parameters.
         labels: Names of the columns, where they have some (tensors).
+        chunk_columns: Columns of a chunk file, the natural width of a column read.
         value_shape: Shape of one row before flattening.
+
+    Example:
+        >>> import phasescope as ps, torch, tempfile
+        >>> model = torch.nn.Linear(2, 1)
+        >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+        >>> directory = tempfile.mkdtemp() + "/run"
+        >>> with ps.Recorder(directory, model, optimizer, save={"gradients": ps.every(2)}):
+        ...     for step in range(5):
+        ...         optimizer.zero_grad()
+        ...         (step * model(torch.ones(1, 2))).sum().backward()
+        ...         optimizer.step()
+        >>> gradients = ps.open_run(directory).gradients
+        >>> gradients
+        <Series gradients: 3 x 3 float32, steps 0…4>
+        >>> gradients.steps, gradients[-1, :2]
+        (array([0, 2, 4]), array([4., 4.], dtype=float32))
     """
 
     def __init__(
@@ -71,68 +90,64 @@ class Series:
 
     def __getitem__(self, key: Any) -> np.ndarray:
         """Values of ``[rows]`` or ``[rows, columns]``: integers or slices."""
-        rows, columns = key if isinstance(key, tuple) else (key, slice(None))
-        row_list = _positions(rows, self.shape[0], "rows", self.name)
-        column_list = _positions(columns, self.shape[1], "columns", self.name)
-        start, stop = (column_list[0], column_list[-1] + 1) if len(column_list) else (0, 0)
-        if len(column_list) > 1 and column_list.step < 0:
-            start, stop = column_list[-1], column_list[0] + 1
-        out = np.empty((len(row_list), stop - start), np.float32)
-        self._read(row_list, start, stop, out)
-        picked = out[:, [c - start for c in column_list]] if abs(column_list.step) != 1 else out
-        picked = picked[:, ::-1] if column_list.step == -1 else picked
-        picked = picked[0] if isinstance(rows, int | np.integer) else picked
-        return picked[..., 0] if isinstance(columns, int | np.integer) else picked
+        row_key, column_key = key if isinstance(key, tuple) else (key, slice(None))
+        rows = _positions(row_key, self.shape[0], "rows", self.name)
+        columns = _positions(column_key, self.shape[1], "columns", self.name)
+        ascending = columns if columns.step > 0 else columns[::-1]
+        start, stop = (ascending[0], ascending[-1] + 1) if ascending else (0, 0)
+        span = np.empty((len(rows), stop - start), np.float32)
+        self._read(rows, start, stop, span)
+        picked = span[:, :: columns.step]
+        picked = picked[0] if isinstance(row_key, int | np.integer) else picked
+        return picked[..., 0] if isinstance(column_key, int | np.integer) else picked
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         """All values in memory."""
         return self[:].astype(dtype or np.float32, copy=False)
 
     def read_columns(self, start: int, stop: int, out: np.ndarray) -> None:
-        """Fill ``out[rows, stop - start]`` (float32, C-contiguous) with the columns of every row."""
+        """Fill ``out[rows, stop - start]`` (float32, C-contiguous) with columns of every row."""
         self._read(range(self.shape[0]), start, stop, out)
 
     def _read(self, rows: range, start: int, stop: int, out: np.ndarray) -> None:
-        """Chunk file by chunk file; a run of full-width rows is one read into place."""
-        done = 0
-        while done < len(rows):
-            chunk = rows[done] // self._chunk_rows
-            n = 1
-            while done + n < len(rows) and rows[done + n] // self._chunk_rows == chunk:
-                n += 1
-            offsets = [rows[i] - chunk * self._chunk_rows for i in range(done, done + n)]
-            column = start
-            while column < stop:
-                index = column // self.chunk_columns
-                end = min(stop, (index + 1) * self.chunk_columns)
-                target = out[done : done + n, column - start : end - start]
-                self._read_chunk(chunk, index, offsets, column - index * self.chunk_columns, target)
-                column = end
-            done += n
+        """Fill `out` chunk file by chunk file."""
+        width = self.chunk_columns
+        starts = range(start - start % width, stop, width) if start < stop else ()
+        by_chunk = itertools.groupby(range(len(rows)), lambda i: rows[i] // self._chunk_rows)
+        for chunk, group in by_chunk:
+            positions = list(group)
+            offsets = [rows[i] % self._chunk_rows for i in positions]
+            block = out[positions[0] : positions[-1] + 1]
+            for origin in starts:
+                left, right = max(start, origin), min(stop, origin + width)
+                part = block[:, left - start : right - start]
+                self._read_chunk(chunk, origin // width, offsets, left - origin, part)
 
     def _read_chunk(
         self, chunk: int, index: int, offsets: list[int], first: int, out: np.ndarray
     ) -> None:
+        """Fill `out` with some rows of a chunk file, from its column `first` on."""
         tail = [str(index), *["0"] * (self._n_tail - 1)] if self._n_tail else []
         path = self._path.joinpath("c", str(chunk), *tail)
-        width, n = self.chunk_columns, len(offsets)
-        size = self._stored.itemsize
-        direct = not self._bfloat16 and self._stored == np.dtype("<f4")
-        rows = out if direct else np.empty(out.shape, self._stored)
+        width, size = self.chunk_columns, self._stored.itemsize
+        direct = self._stored == np.dtype("<f4")
+        rows: np.ndarray = out if direct else np.empty(out.shape, self._stored)
         try:
             file = open(path, "rb", buffering=0)  # noqa: SIM115 - closed below, in every case
         except FileNotFoundError:
+            if not np.isnan(self._fill):  # only metrics leave chunks out, before they first appear
+                raise RunError(f"{path} is missing. {_LOST}") from None
             out[:] = self._fill
             return
         with file:
-            contiguous = offsets == list(range(offsets[0], offsets[0] + n))
-            if contiguous and rows.shape[1] == width and rows.flags.c_contiguous:
+            consecutive = offsets[-1] - offsets[0] == len(offsets) - 1
+            if consecutive and out.shape[1] == width and rows.flags.c_contiguous:
                 file.seek(offsets[0] * width * size)
-                _fill(file, memoryview(rows).cast("B"), path)
+                _fill(file, rows.data.cast("B"), path)
             else:
-                for i, offset in enumerate(offsets):
+                for row, offset in zip(rows, offsets, strict=True):
                     file.seek((offset * width + first) * size)
-                    _fill(file, memoryview(rows[i]).cast("B"), path)
+                    _fill(file, row.data.cast("B"), path)
         if self._bfloat16:
             out[:] = (rows.astype(np.uint32) << 16).view(np.float32)
         elif not direct:
@@ -143,13 +158,15 @@ class Series:
         return self[:].reshape(len(self), *self.value_shape)
 
 
+_LOST = "The rows of this block are lost: restore the file from a copy, or record the run again."
+
+
 def _fill(file: Any, view: memoryview, path: Path) -> None:
     while view:
         n = file.readinto(view)
         if not n:
             raise RunError(
-                f"{path} must hold whole chunks, but it ends early: the file was cut off. "
-                "The steps of this block are lost; record them again by resuming the run."
+                f"{path} must hold a whole chunk, but it ends early: it was cut off. {_LOST}"
             )
         view = view[n:]
 
@@ -213,9 +230,13 @@ class Run:
     def __getitem__(self, name: str) -> Series:
         """The recorded array called `name`, such as ``gradients`` or ``metrics/train_loss``."""
         if name not in self.series_names:
+            group, _, metric = name.partition("/")
+            call = f"Recorder(..., save={{{name!r}: phasescope.every(1)}})"
+            if group == "metrics":
+                call = f"recorder.log({metric or 'name'}=...)"
             raise KeyError(
                 f"{self.path} has not recorded {name!r}; it holds {list(self.series_names)}. "
-                f"Record it with Recorder(..., save={{{name!r}: phasescope.every(1)}})."
+                f"Record it with {call}."
             )
         key = name if name in self._nodes and "shape" in self._nodes[name] else f"{name}/values"
         group = key.rsplit("/", 1)[0]
@@ -276,6 +297,45 @@ class Run:
             f"<table><caption>{html.escape(title)}</caption><thead><tr><th>recorded</th>"
             f"<th>rows</th><th>steps</th></tr></thead><tbody>{body}</tbody></table>"
         )
+
+
+def delete_group(path: str | Path, group: str) -> None:
+    """Delete a recorded group, such as gradients whose Gram matrix has been taken.
+
+    Readers that opened the run before can no longer read it; what else was recorded stays as it is.
+
+    Args:
+        path: The run's directory.
+        group: A group of the store: ``gradients``, ``probes/logits``, …
+
+    Raises:
+        KeyError: The run has no such group.
+        RunError: The directory is not a run, or is being written.
+
+    Example:
+        >>> import phasescope as ps, torch, tempfile
+        >>> model = torch.nn.Linear(2, 1)
+        >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        >>> directory = tempfile.mkdtemp() + "/run"
+        >>> save = {"gradients": ps.every(1), "norms/gradients": ps.every(1)}
+        >>> with ps.Recorder(directory, model, optimizer, save=save):
+        ...     pass
+        >>> delete_group(directory, "gradients")
+        >>> ps.open_run(directory).series_names
+        ('norms/gradients',)
+    """
+    path = Path(path)
+    read_run_file(path)
+    lock = RunLock(path)
+    try:
+        store = TrajectoryStore(path / STORE)
+        if group not in store.groups:
+            raise KeyError(
+                f"{path} has no group {group!r} to delete; it has {sorted(store.groups)}."
+            )
+        store.remove_group(group)
+    finally:
+        lock.release()
 
 
 def open_run(path: str | Path) -> Run:

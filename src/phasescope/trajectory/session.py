@@ -130,12 +130,20 @@ class Session:
         self._flat.missing |= state["missing_gradients"]
 
 
+_RESERVED = ("", ".", "..", schema.STEP, "values", "zarr.json")
+
+
 def scalar(name: str, value: float | int | Tensor) -> float | Tensor:
     """A logged value as a number, or as a tensor to be read later.
 
     Raises:
-        ValueError: It has more than one element.
+        ValueError: It has more than one element, or a name that cannot be an array's.
     """
+    if "/" in name or name in _RESERVED:
+        raise ValueError(
+            f"a metric requires a name without slashes that is none of {_RESERVED}, since it "
+            f"becomes an array of this name, but {name!r} arrived. Write train_loss=..."
+        )
     if not isinstance(value, Tensor):
         return float(value)
     if value.numel() != 1:

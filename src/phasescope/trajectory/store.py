@@ -15,6 +15,7 @@ import math
 import os
 import shutil
 import struct
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -116,6 +117,14 @@ class GroupWriter:
         self.rows = rows
         self.last_step = int(read_steps(directory, rows)[-1]) if rows else -1
 
+    def add_arrays(self, specs: Mapping[str, ArraySpec]) -> None:
+        """Take up arrays that are not there yet; earlier rows of theirs hold the fill value."""
+        for name, spec in specs.items():
+            if name not in self.specs:
+                # A killed process may have left values that were never committed.
+                shutil.rmtree(self.directory / name, ignore_errors=True)
+                self.specs[name] = spec
+
     def write(self, steps: np.ndarray, values: Mapping[str, np.ndarray]) -> None:
         """Write rows after the committed ones; they count from the next commit on."""
         self._write_rows(STEP, _STEP_SPEC, self.rows, steps.reshape(-1, 1))
@@ -200,16 +209,16 @@ def read_steps(directory: Path, rows: int) -> np.ndarray:
 def _write_all(file: Any, part: np.ndarray) -> None:
     """Write a strided block of rows in the file's order, without copying it together first."""
     if part.flags.c_contiguous:
-        _write_buffer(file, memoryview(part).cast("B"))
+        _write_buffer(file, part.data.cast("B"))
         return
     if hasattr(os, "pwritev") and len(part) <= 1024:
         position, row_bytes = file.tell(), part.shape[1] * part.itemsize
-        views = [memoryview(row).cast("B") for row in part]
+        views = [row.data.cast("B") for row in part]
         if os.pwritev(file.fileno(), views, position) == len(part) * row_bytes:
             return
         file.seek(position)
     for row in part:
-        _write_buffer(file, memoryview(row).cast("B"))
+        _write_buffer(file, row.data.cast("B"))
 
 
 def _write_buffer(file: Any, view: memoryview) -> None:
@@ -234,6 +243,8 @@ class TrajectoryStore:
         self._attributes: dict[str, dict[str, Any]] = {}
         self._fixed: dict[str, dict[str, Any]] = {}
         self._written: dict[str, dict[str, Any]] = {}
+        # The loop adds groups while the writer's thread commits others.
+        self._lock = threading.Lock()
         if (path / "zarr.json").exists():
             self._load()
             return
@@ -270,24 +281,40 @@ class TrajectoryStore:
         labels: Mapping[str, Sequence[str]] | None = None,
     ) -> GroupWriter:
         """Create a group (parents included) with its growing arrays and its label coordinates."""
-        parent = ""
-        for part in name.split("/"):
-            parent = f"{parent}/{part}".lstrip("/")
-            self._attributes.setdefault(parent, {})
-            (self.path / parent).mkdir(parents=True, exist_ok=True)
-        self._attributes[name] = attributes or {}
-        self.groups[name] = GroupWriter(self.path / name, specs, 0)
+        group = GroupWriter(self.path / name, {}, 0)
+        group.add_arrays(specs)
+        fixed: dict[str, dict[str, Any]] = {}
         for dimension, values in (labels or {}).items():
-            self._fixed[f"{name}/{dimension}"] = _array_metadata(
+            fixed[f"{name}/{dimension}"] = _array_metadata(
                 [len(values)], [max(1, len(values))], "string", [dimension], "", {}
             )
-            path = self.path / name / dimension / "c" / "0"
+            path = group.directory / dimension / "c" / "0"
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(_encode_strings(values))
-        return self.groups[name]
+        parts = name.split("/")
+        with self._lock:
+            for i in range(1, len(parts)):
+                self._attributes.setdefault("/".join(parts[:i]), {})
+            self._attributes[name] = attributes or {}
+            self._fixed |= fixed
+            self.groups[name] = group
+        return group
+
+    def remove_group(self, name: str) -> None:
+        """Forget a group in one commit, then delete its files."""
+        del self.groups[name]
+        self._attributes.pop(name, None)
+        inside = f"{name}/"
+        self._fixed = {k: v for k, v in self._fixed.items() if not k.startswith(inside)}
+        self.commit()
+        shutil.rmtree(self.path / name)
 
     def commit(self) -> None:
         """Make every row written so far count, in one atomic rename."""
+        with self._lock:
+            self._commit()
+
+    def _commit(self) -> None:
         nodes: dict[str, dict[str, Any]] = {}
         for name, attributes in self._attributes.items():
             if name:

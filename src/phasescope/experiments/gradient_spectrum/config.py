@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -35,11 +35,15 @@ class Config:
 
 DEFAULT = Config()
 SMOKE = Config(dataset="digits", hidden=32, batch_size=8, n_epochs=3, n_samplings=2)
-GRID = tuple(
-    Config(model=model, dataset="mnist", optimizer=optimizer, learning_rate=rate, batch_size=batch)
-    for model, batches in (("mlp", (60, 64)), ("convnet", (64,)))
-    for optimizer, rate in (("sgd", 0.01), ("sgd", 0.1), ("adam", 1e-3))
-    for batch in batches
+_MLP = Config(dataset="mnist")
+_OPTIMIZERS = (
+    replace(_MLP, learning_rate=0.01),
+    replace(_MLP, learning_rate=0.1),
+    replace(_MLP, optimizer="adam", learning_rate=1e-3),
+)
+GRID = (
+    *(replace(config, batch_size=batch) for config in _OPTIMIZERS for batch in (60, 64)),
+    *(replace(config, model="convnet") for config in _OPTIMIZERS),
 )
 PRESETS: dict[str, tuple[Config, ...]] = {"smoke": (SMOKE,), "default": (DEFAULT,), "paper": GRID}
 
@@ -103,3 +107,17 @@ def count_in_samples(
     draws = sample if isinstance(sample, list) else [sample]
     column = THRESHOLDS.index(threshold)
     return float(np.mean([d["null_counts" if null else "counts"][column] for d in draws]))
+
+
+def for_storage(results: Sequence[Results]) -> list[dict[str, Any]]:
+    """Every run's configuration and numbers, singular values of the first seed of a setting only.
+
+    What the committed results hold: enough to draw every figure over runs again, in 1 MB.
+    """
+    rows = []
+    for runs in group_by_setting(results).values():
+        for i, result in enumerate(runs):
+            left_out = {"singular_values"} if i else set()
+            kept = {k: v for k, v in result.numbers.items() if k not in left_out}
+            rows.append({"config": asdict(result.config), "numbers": kept})
+    return rows

@@ -25,6 +25,10 @@ from phasescope.experiments.gradient_spectrum.config import (
 from phasescope.models import MLP, ConvNet, seeded
 from phasescope.training import accuracy, train
 
+SPECTRUM = Path("results") / "spectrum.safetensors"
+N_TIME_VECTORS = 8
+_KEPT = ("S", "steps", "norms", "centered_norms")
+
 Progress = Callable[[float, str], None]
 
 
@@ -44,37 +48,86 @@ def run(config: Config, directory: Path, *, progress: Progress | None = None) ->
     gram = ps.gram(recorded.gradients, progress=lambda s: tell(0.6 + 0.2 * s, "Gram matrix"))
     tell(0.8, "spectra")
     numbers, spectrum = _measure(config, gram)
-    metrics = recorded.dataset("metrics").load()
-    test = metrics.test_accuracy.dropna("step")
-    loss = metrics.train_loss.dropna("step")
+    numbers["dataset"] = data
+    accuracies = recorded["metrics/test_accuracy"][:, 0]
+    numbers["test_accuracy"] = float(accuracies[np.isfinite(accuracies)][-1])
+    _save_spectrum(directory / SPECTRUM, spectrum)
+    if not config.keep_trajectory:
+        ps.delete_group(directory, "gradients")
+        shutil.rmtree(directory / "checkpoints")
+    tell(1.0, "done")
+    return Results(config, numbers, _detail(directory))
+
+
+def load(config: Config, directory: Path, numbers: dict[str, Any]) -> Results:
+    """The results of a finished run, from what it left in its directory."""
+    return Results(config, numbers, _detail(directory))
+
+
+def _detail(directory: Path) -> Detail | None:
+    """What the figures need, read from the run; None if the spectrum was not kept."""
+    if not (directory / SPECTRUM).exists():
+        return None
+    spectrum = _load_spectrum(directory / SPECTRUM)
+    recorded = ps.open_run(directory)
     norms = recorded["norms/gradients"]
-    detail = Detail(
+    loss_steps, loss = _metric(recorded, "train_loss")
+    accuracy_steps, accuracies = _metric(recorded, "test_accuracy")
+    return Detail(
         spectrum,
         ps.norm_null(spectrum),
         norms.steps,
         norms[:],
         recorded.parameters.names,
-        loss.step.values,
-        loss.values,
-        test.step.values,
-        test.values,
+        loss_steps,
+        loss,
+        accuracy_steps,
+        accuracies,
     )
-    numbers |= {"dataset": data, "test_accuracy": float(test.values[-1])}
-    if not config.keep_trajectory:
-        shutil.rmtree(directory / "trajectory.zarr" / "gradients")
-        shutil.rmtree(directory / "checkpoints")
-    tell(1.0, "done")
-    return Results(config, numbers, detail)
+
+
+def _metric(recorded: ps.Run, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Steps and values of a metric, where it was logged."""
+    series = recorded[f"metrics/{name}"]
+    values = series[:, 0]
+    logged = np.isfinite(values)
+    return series.steps[logged], values[logged]
+
+
+def _save_spectrum(path: Path, spectrum: ps.Spectrum) -> None:
+    """Keep a raw spectrum with its first time vectors: a few hundred kB."""
+    from safetensors.torch import save_file
+
+    path.parent.mkdir(exist_ok=True)
+    kept = {name: getattr(spectrum, name) for name in _KEPT}
+    kept["time_vectors"] = spectrum.time_vectors[:, :N_TIME_VECTORS].contiguous()
+    scalars = {"n_columns": str(spectrum.n_columns), "resolution": repr(spectrum.resolution)}
+    save_file(kept, path, metadata=scalars)
+
+
+def _load_spectrum(path: Path) -> ps.Spectrum:
+    from safetensors import safe_open
+
+    with safe_open(path, framework="pt") as file:
+        scalars = file.metadata()
+        return ps.Spectrum(
+            **{name: file.get_tensor(name) for name in file.keys()},  # noqa: SIM118 - no mapping
+            center="none",
+            normalize=False,
+            n_columns=int(scalars["n_columns"]),
+            resolution=float(scalars["resolution"]),
+        )
 
 
 def _train(config: Config, directory: Path, progress: Callable[[float], None]) -> str:
     """Train and record; returns the data set's name."""
     train_set = load_images(config.dataset, "train")
-    test_set = load_images(train_set.name, "test")
+    same_set = "mnist" if train_set.name == "mnist" else "digits"
+    test_set = load_images(same_set, "test")
     x, y = as_inputs(train_set), train_set.labels
     test_x, test_y = as_inputs(test_set), test_set.labels
     with torch.random.fork_rng(devices=[]):
-        torch.random.default_generator.manual_seed(config.seed)  # for dropout
+        torch.default_generator.manual_seed(config.seed)  # for dropout
         model = seeded(lambda: _model(config, x.shape[-1], train_set.n_classes), config.seed)
         optimizer = _optimizer(config, model)
         batches = ShuffledBatches(
@@ -99,7 +152,7 @@ def _train(config: Config, directory: Path, progress: Callable[[float], None]) -
                 batches,
                 recorder=recorder,
                 evaluate=lambda m: {"test_accuracy": accuracy(m, test_x, test_y)},
-                evaluate_every=max(1, n_steps // 8),
+                evaluate_every=max(1, n_steps // 4),
                 on_step=lambda step, loss: progress(step / n_steps),
             )
     return train_set.name
