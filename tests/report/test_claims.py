@@ -169,4 +169,4 @@ def test_the_table_shows_the_claim_with_brackets_as_written():
 
 def test_the_table_says_what_was_not_measured():
     nothing = dataclasses.replace(CLAIM, value=None, interval=None, n_seeds=0, verdict="not tested")
-    assert "not measured (0 seeds)" in printed([nothing])
+    assert "not measured, 0 seeds" in printed([nothing])

@@ -3,8 +3,8 @@ import multiprocessing
 import os
 import random
 import signal
+import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -25,7 +25,7 @@ def processes():
     # The first optimizer of a process imports torch._dynamo, which takes seconds.
     context.set_forkserver_preload(["trajectory.loops", "torch._dynamo"])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(Path(__file__).parent.parent))
+        patch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
         multiprocessing.forkserver.ensure_running()
     return context
 

@@ -127,11 +127,15 @@ def finish(
             ),
         )
     title = name.replace("_", " ").capitalize()
-    summary = " ".join((experiment.__doc__ or "").strip().split("\n\n")[0].split())
+    about = " ".join((experiment.__doc__ or "").strip().split("\n\n")[0].split())
+    verdicts = [claim.verdict for claim in claims]
+    counted = ", ".join(f"{verdicts.count(v)} {v}" for v in dict.fromkeys(verdicts))
+    runs_said = "One run" if len(results) == 1 else f"{len(results)} runs"
+    seeds_said = f"seed{'' if len(seeds) == 1 else 's'} {', '.join(map(str, seeds))}"
     report = write_report(
         report_file,
         title=title,
-        summary=f"{summary} {len(results)} runs, seeds {', '.join(map(str, seeds))}.",
+        summary=f"{about} {runs_said}, {seeds_said}. Claims: {counted}.",
         claims=claims,
         figures=experiment.figures(results),
         config=config,

@@ -268,7 +268,7 @@ def time_vectors(spectrum: Spectrum, k: int = 6) -> go.Figure:
         ),
         misleads=(
             "The sign of a vector is arbitrary. Components with nearly equal singular values are "
-            "an arbitrary basis of their plane. Without centring, the first one is mostly the "
+            "an arbitrary basis of their plane. Without centring, the first one may be the "
             "mean; and a step with a large norm stands out in every component unless steps are "
             "normalised."
         ),

@@ -262,17 +262,17 @@ def claims_table(claims: Iterable[Claim]) -> rich.table.Table:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(
-        "claim", "statement", "verdict", "measured", "null or control", "finding", show_lines=True
-    )
+    table = Table("claim", "what was found", show_lines=True)
     for claim in claims:
         # Text, not str: brackets in a statement are no markup.
-        table.add_row(
-            Text(claim.id, style="bold"),
-            Text(claim.statement),
-            Text(claim.verdict, style=f"bold {_COLOURS[claim.verdict]}"),
-            Text(f"{measured(claim)} ({claim.n_seeds} seeds)"),
-            Text(claim.null),
-            Text(claim.sentence),
-        )
+        verdict = Text(claim.verdict, style=f"bold {_COLOURS[claim.verdict]}")
+        seeds = f"{claim.n_seeds} seed{'' if claim.n_seeds == 1 else 's'}"
+        found = Text(claim.statement, style="bold")
+        for label, text in (
+            ("measured", f"{measured(claim)}, {seeds}"),
+            ("null", claim.null),
+            ("finding", claim.sentence),
+        ):
+            found.append_text(Text.assemble("\n", (f"{label}: ", "dim"), (text, "not bold")))
+        table.add_row(Text(f"{claim.id}\n").append_text(verdict), found)
     return table

@@ -94,6 +94,13 @@ def _answer(settings: Settings) -> tuple[int, Verdict]:
     return n, "answered" if n >= MIN_SEEDS else "inconclusive" if n >= 5 else "not tested"
 
 
+def _share(holding: Sequence[str], settings: Settings) -> str:
+    """How many settings meet something, and with how many seeds if not all have the same."""
+    seeds = [len(runs) for runs in settings.values()]
+    unequal = f" (with {min(seeds)} to {max(seeds)} seeds)" if len(set(seeds)) > 1 else ""
+    return f"{len(holding)} of {len(settings)} settings{unequal} meet"
+
+
 def _shown(settings: Settings) -> str:
     """The setting whose numbers questions report: the default's, if it was run."""
     default = setting(DEFAULT)
@@ -105,9 +112,16 @@ def _each(settings: Settings, statistic: Statistic) -> dict[str, _Measured]:
 
 
 def _span(measured: dict[str, _Measured]) -> str:
-    """Smallest and largest mean over the settings."""
+    """Smallest and largest mean over the settings; the measurement itself if there is one."""
     means = [m.mean for m in measured.values()]
+    if len(means) == 1:
+        return str(next(iter(measured.values())))
     return f"{min(means):.3g} to {max(means):.3g}"
+
+
+def _across(measured: dict[str, _Measured]) -> str:
+    """The same in brackets, where there are several settings."""
+    return f" (over the settings {_span(measured)})" if len(measured) > 1 else ""
 
 
 def _a1(settings: Settings) -> Claim:
@@ -132,9 +146,9 @@ def _a1(settings: Settings) -> Claim:
         null=f"norm-only null of the same samples: {nulls[best]}",
         n_seeds=n_seeds,
         verdict=verdict,
-        sentence=f"{len(meeting)} of {len(settings)} settings meet the published interval; over "
-        f"the settings the mean count is {_span(counts)}, that of the norms alone "
-        f"{_span(nulls)}. In the setting shown it is {100 * counts[best].mean / sampled:.0f}% of "
+        sentence=f"{_share(meeting, settings)} the published interval; the mean count is "
+        f"{_span(counts)}, that of the norms alone {_span(nulls)}. In the setting shown it is "
+        f"{100 * counts[best].mean / sampled:.0f}% of "
         f"the {sampled} sampled steps and "
         f"{100 * counts[best].mean / runs[0].numbers['n_steps']:.1f}% of all steps, which the "
         "source divided by though they were not in its matrix.",
@@ -172,9 +186,9 @@ def _a2(settings: Settings) -> Claim:
         null=f"norm-only null: {null_15[best]} above 15%, {null_05[best]} above 5%",
         n_seeds=n_seeds,
         verdict=verdict,
-        sentence=f"{len(meeting)} of {len(settings)} settings meet all three conditions; in the "
+        sentence=f"{_share(meeting, settings)} all three conditions; in the "
         f"setting shown {at_15[best]} exceed 15%, {at_05[best]} exceed 5%, and the largest ratio "
-        f"of neighbours is {gaps[best]} (over the settings {_span(gaps)}).",
+        f"of neighbours is {gaps[best]}{_across(gaps)}.",
     )
 
 
@@ -220,7 +234,7 @@ def _a3(settings: Settings) -> Claim:
         null=f"random 300-dimensional subspace: {random.mean:.3f}",
         n_seeds=n_seeds,
         verdict=verdict,
-        sentence=f"{len(holding)} of {len(settings)} settings hold; over the settings the median "
+        sentence=f"{_share(holding, settings)} both conditions; the median "
         f"residual at 300 steps is {_span(at_300)}, its fall to 400 steps {_span(change)}; with "
         f"the last fifth of the training held out it is {_span(block)}.",
     )
@@ -246,8 +260,8 @@ def _a4(settings: Settings) -> Claim:
         null=f"random sampling itself: {random}",
         n_seeds=n_seeds,
         verdict=verdict,
-        sentence=f"Evenly spaced steps change the count by {differences[shown]}; over the "
-        f"settings by {_span(differences)}.",
+        sentence=f"Evenly spaced steps change the count by {differences[shown]}"
+        f"{_across(differences)}.",
     )
 
 
@@ -279,9 +293,9 @@ def _a5(settings: Settings) -> Claim:
         null=f"the same for the norm-only null: {nulls[shown]}",
         n_seeds=n_seeds,
         verdict=verdict,
-        sentence=f"Centring changes the count by {changes[shown]} (over the settings "
-        f"{_span(changes)}); the first component has |cosine| {alignment[shown]} with the mean "
-        f"gradient (over the settings {_span(alignment)}).",
+        sentence=f"Centring changes the count by {changes[shown]}"
+        f"{_across(changes)}; the first component has |cosine| {alignment[shown]} with the mean "
+        f"gradient{_across(alignment)}.",
     )
 
 
@@ -311,8 +325,8 @@ def _a7(settings: Settings) -> Claim:
         null=f"the same for the norm-only null: {nulls[shown]}",
         n_seeds=n_seeds,
         verdict=verdict,
-        sentence=f"Without the first 200 steps the count changes by a factor {ratios[shown]} "
-        f"(over the settings {_span(ratios)}). The planted updates e_n/n, which are all 'early', "
+        sentence=f"Without the first 200 steps the count changes by a factor {ratios[shown]}"
+        f"{_across(ratios)}. The planted updates e_n/n, which are all 'early', "
         f"count {planted[0]} with all steps, {planted[10]} without the first 10 and "
         f"{planted[50]} without the first 50: dropping large early steps raises the count by "
         "itself.",

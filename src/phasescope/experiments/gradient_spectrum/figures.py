@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
 
+_FIRST_CURVE = "random steps held out"
+
+
 def figures(results: Sequence[Results]) -> dict[str, Figure]:
     """The figures over all runs, and those of the first run that has its details.
 
@@ -31,7 +34,7 @@ def figures(results: Sequence[Results]) -> dict[str, Figure]:
     runs = settings[setting(shown.config)]
     drawn = {
         "counts": _counts(settings, results),
-        "residuals": ps.figures.residual_curve(_residual_curves(runs)),
+        "residuals": ps.figures.residual_curve(_residual_curves(runs), [_random_subspace(runs[0])]),
         "dropped": _dropped(runs),
     }
     if shown.detail is None:
@@ -74,6 +77,14 @@ def _residual_curves(runs: Sequence[Results]) -> list[ps.figures.ResidualCurve]:
         )
         curves.append(ps.figures.ResidualCurve(label, n_sampled, median, low, high))
     return curves
+
+
+def _random_subspace(run: Results) -> ps.figures.ResidualCurve:
+    """What a random subspace of as many dimensions leaves: the root of 1 - m / P."""
+    sizes = [r["n_sampled"] for r in run.numbers["residuals"] if r["curve"] == _FIRST_CURVE]
+    n_sampled = np.array([int(m) for m in sizes])
+    left = np.sqrt(1 - n_sampled / run.numbers["n_parameters"])
+    return ps.figures.ResidualCurve("random subspace", n_sampled, left, left, left)
 
 
 def _dropped(runs: Sequence[Results]) -> Figure:
