@@ -17,7 +17,7 @@ from phasescope.experiments import gradient_spectrum
 from phasescope.experiments.runner import config_hash
 
 IMAGES = Path(__file__).parent / "images"
-SIZE = {"width": 900, "height": 460}
+SIZE = {"width": 900, "height": 500}
 
 
 def main() -> None:

@@ -6,8 +6,7 @@ import json
 import os
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -109,6 +108,8 @@ def list_experiments(json: Json = False) -> None:
             {
                 "experiment": name,
                 "about": (module.__doc__ or "").strip().splitlines()[0],
+                "source": module.SOURCE,
+                "runtime": module.RUNTIME,
                 "presets": list(module.PRESETS),
                 "claims": [] if stored is None else [c.id for c in stored.claims],
                 "last result": {} if stored is None else _verdicts(stored.claims),
@@ -120,6 +121,7 @@ def list_experiments(json: Json = False) -> None:
     for row in rows:
         verdicts = ", ".join(f"{n} {verdict}" for verdict, n in row["last result"].items())
         print(f"{row['experiment']}\n  {row['about']}")
+        print(f"  source: {row['source']}\n  runtime: {row['runtime']}")
         print(f"  presets {', '.join(row['presets'])}; claims {', '.join(row['claims']) or 'none'}")
         print(f"  last result: {verdicts or 'none yet'}")
 
@@ -145,9 +147,10 @@ def analyse(
             updates; a trajectory of weights looks low-dimensional even for a random walk.
     """
     import phasescope as ps
+    from phasescope.report.terminal import progress
 
     recorded = ps.open_run(run)[series]
-    with _progress(quiet=json) as tell:
+    with progress(quiet=json) as tell:
         gram = ps.gram(recorded, progress=lambda share: tell(0, share, "Gram matrix"))
     rows = {
         f"{'centred' if center == 'steps' else 'raw'}{', steps normalised' if unit else ''}": (
@@ -248,7 +251,7 @@ def _command(name: str, arguments: list[str]) -> Callable[..., None]:
             Path, _flag("where the runs go; finished ones are not repeated, begun ones go on")
         ] = Path("runs") / name,
         results: Annotated[
-            Path | None, _flag("also write claims and numbers to this JSON file")
+            Path | None, _flag("write claims and numbers to this file; its runs are not repeated")
         ] = None,
         output: Annotated[
             Path | None, _flag("the report; DIRECTORY/report.html by default")
@@ -306,44 +309,18 @@ def _finish_runs(
     results_file: Path | None = None,
     as_json: bool = False,
 ) -> None:
-    from phasescope.experiments.runner import finish, run_all
+    from phasescope.experiments.runner import finish, known_runs, run_all
+    from phasescope.report.terminal import progress
 
-    with _progress(len(configs), quiet=as_json) as tell:
-        results = list(run_all(experiment, configs, directory, progress=tell))
+    exists = results_file is not None and results_file.exists()
+    known = known_runs(experiment, results_file) if exists and results_file else {}
+    with progress(len(configs), quiet=as_json) as tell:
+        results = list(run_all(experiment, configs, directory, known=known, progress=tell))
     found, path = finish(
         experiment, name, preset, results, results_file=results_file, report_file=report_file
     )
     _print_claims(found, as_json=as_json)
     _say(f"report: {path}", quiet=as_json)
-
-
-@contextmanager
-def _progress(n_runs: int = 1, *, quiet: bool) -> Iterator[Callable[[int, float, str], None]]:
-    """A progress bar on a terminal, a line per tenth elsewhere, on standard error."""
-    if quiet:
-        yield lambda index, share, what: None
-        return
-    if not sys.stderr.isatty():
-        shown = -1
-
-        def tell(index: int, share: float, what: str) -> None:
-            nonlocal shown
-            tenth = int(10 * (index + share) / n_runs)
-            if tenth > shown:
-                shown = tenth
-                print(f"{10 * tenth:3d}% run {index + 1}/{n_runs}: {what}", file=sys.stderr)
-
-        yield tell
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("starting", total=float(n_runs))
-        yield lambda index, share, what: bar.update(
-            task, completed=index + share, description=f"run {index + 1}/{n_runs}: {what}"
-        )
 
 
 def _stored_results(folder: Path | None = None) -> dict[str, Any]:

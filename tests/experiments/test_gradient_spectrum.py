@@ -8,7 +8,7 @@ from phasescope.datasets import ShuffledBatches
 from phasescope.experiments import gradient_spectrum as experiment
 from phasescope.experiments.gradient_spectrum.claims import planted_counts
 from phasescope.experiments.gradient_spectrum.config import GRID, count_in_samples
-from phasescope.experiments.runner import config_hash, finish, run_all
+from phasescope.experiments.runner import config_hash, finish, known_runs, run_all
 
 TINY = replace(experiment.SMOKE, hidden=8, batch_size=16, n_epochs=2)  # 180 steps
 
@@ -197,6 +197,14 @@ def test_figures_and_report_show_every_step(tmp_path, results):
 
 def test_finished_runs_are_read_not_repeated(tmp_path, monkeypatch):
     first = list(run_all(experiment, [TINY], tmp_path))
+    stored, report = tmp_path / "gs.json", tmp_path / "report.html"
+    finish(experiment, "gs", "smoke", first, results_file=stored, report_file=report)
     monkeypatch.setattr(experiment, "run", lambda *_, **__: pytest.fail("it ran again"))
     again = list(run_all(experiment, [TINY], tmp_path))
     assert again[0].numbers == first[0].numbers
+    assert again[0].detail is not None  # the figures of a finished run can be drawn again
+    elsewhere = list(
+        run_all(experiment, [TINY], tmp_path / "new", known=known_runs(experiment, stored))
+    )
+    assert [c.id for c in experiment.claims(elsewhere)] == [c.id for c in experiment.claims(first)]
+    assert count_in_samples(elsewhere[0]) == pytest.approx(count_in_samples(first[0]))

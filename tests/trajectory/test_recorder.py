@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from trajectory import loops
 
 import phasescope as ps
 from phasescope.errors import RecordingError, RecordingWarning, RunError
+from trajectory import loops
 
 
 def sgd_run(directory, save, n=12, model=None, **options):
@@ -235,7 +235,7 @@ def test_nan_is_found_in_bfloat16_and_in_norms_alone(tmp_path, options):
     with pytest.warns(RecordingWarning, match=r"'bias' was not finite \(nan\) at step 1"):
         recorder.close()
     events = ps.open_run(tmp_path / "run").info["nonfinite"]
-    assert [(event["step"], event["parameter"]) for event in events][0] == (1, "bias")
+    assert (events[0]["step"], events[0]["parameter"]) == (1, "bias")
 
 
 def test_large_finite_gradients_are_not_reported(tmp_path):
@@ -282,7 +282,7 @@ def test_nothing_is_left_behind_and_attaching_is_idempotent(tmp_path):
 def test_an_exception_in_the_loop_keeps_what_was_recorded(tmp_path):
     model = nn.Linear(2, 1)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    with (  # noqa: PT012 - the loop is what is tested
+    with (
         pytest.raises(KeyboardInterrupt),
         ps.Recorder(tmp_path / "run", model, optimizer, save={"gradients": ps.every(1)}),
     ):
@@ -310,7 +310,7 @@ def test_a_run_can_be_read_while_it_is_written(tmp_path):
 
 def test_an_existing_run_is_neither_overwritten_nor_resumed_by_accident(tmp_path):
     sgd_run(tmp_path / "run", {"norms": ps.every(1)})
-    with pytest.raises(RunError, match="holds a run already.*resume=True"):
+    with pytest.raises(RunError, match=r"holds a run already.*resume=True"):
         sgd_run(tmp_path / "run", {"norms": ps.every(1)})
     with pytest.raises(RunError, match=r"begun with config = \{\}.*resumed with"):
         sgd_run(tmp_path / "run", {"norms": ps.every(1)}, resume=True, config={"lr": 2})
@@ -343,7 +343,7 @@ def test_a_forgotten_end_step_is_an_error_that_names_it(tmp_path):
     recorder = ps.Recorder(
         tmp_path / "run", model, optimizer, save={"norms": ps.every(1)}, checkpoint=ps.every(2)
     )
-    with recorder, pytest.raises(RecordingError, match=r"due at step 2.*recorder.end_step"):  # noqa: PT012
+    with recorder, pytest.raises(RecordingError, match=r"due at step 2.*recorder.end_step"):
         for _ in range(3):
             model(torch.ones(1, 2)).sum().backward()
             optimizer.step()
@@ -408,7 +408,7 @@ def test_a_probe_that_changes_its_shape_or_kind_is_an_error(tmp_path):
         recorder = ps.Recorder(
             tmp_path / name, model, optimizer, save={"probes": ps.every(1)}, probes={name: probe}
         )
-        with recorder, pytest.raises(error, match=message):  # noqa: PT012
+        with recorder, pytest.raises(error, match=message):
             for _ in range(2):
                 model(torch.ones(1, 2)).sum().backward()
                 optimizer.step()
@@ -467,8 +467,8 @@ def test_a_full_disk_stops_with_a_clear_error_and_keeps_what_was_committed(tmp_p
     monkeypatch.setattr(store, "_write_all", failing)
     model = nn.Linear(2, 1)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    with (  # noqa: PT012
-        pytest.raises(RecordingError, match="the disk is full.*committed is intact.*resume=True"),
+    with (
+        pytest.raises(RecordingError, match=r"the disk is full.*committed is intact.*resume=True"),
         ps.Recorder(tmp_path / "run", model, optimizer, save={"gradients": ps.every(1)}),
     ):
         for _ in range(1000):
@@ -489,3 +489,31 @@ def test_run_json_says_how_the_run_was_made(tmp_path):
     assert info["decay"] == "split"
     assert info["save"]["weights"] == "log_spaced(9) | every(11)"
     assert info["environment"]["torch"] == torch.__version__
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda nodes: nodes.update({"other/values": nodes["norms/gradients"]}),
+            "may hold the groups",
+        ),
+        (
+            lambda nodes: nodes["norms/gradients"].update(dimension_names=["step", "layer"]),
+            r"norms/gradients.*must have the dimensions \['step', 'tensor'\]",
+        ),
+        (lambda nodes: nodes["norms/step"].update(shape=[3]), "its steps have 3"),
+        (
+            lambda nodes: nodes["gradients/values"].update(shape=[12, 5]),
+            "has 5 columns, but run.json",
+        ),
+    ],
+)
+def test_a_store_that_breaks_the_schema_is_refused_on_opening(tmp_path, change, message):
+    sgd_run(tmp_path / "run", {"norms": ps.every(1), "gradients": ps.every(1)})
+    root = tmp_path / "run" / "trajectory.zarr" / "zarr.json"
+    metadata = json.loads(root.read_text())
+    change(metadata["consolidated_metadata"]["metadata"])
+    root.write_text(json.dumps(metadata))
+    with pytest.raises(RunError, match=message):
+        ps.open_run(tmp_path / "run")

@@ -77,10 +77,16 @@ def assert_prefix(directory, uninterrupted):
     "moments",
     [
         [("step", 17)],
+        [("step", 34)],
         [("before rename", 2)],
         [("step", 13), ("step", 4), ("after rename", 70)],
     ],
-    ids=["between checkpoints", "before the first checkpoint", "three times in a row"],
+    ids=[
+        "between checkpoints",
+        "after one that a metric waits for",
+        "before the first checkpoint",
+        "three times in a row",
+    ],
 )
 def test_a_killed_run_is_resumed_bit_for_bit(tmp_path, processes, uninterrupted, moments):
     for moment in moments:

@@ -18,7 +18,8 @@ import phasescope as ps
 from phasescope.errors import RunError
 from phasescope.trajectory import files, plan
 from phasescope.trajectory.channels import MetricsLog, WriterThread
-from phasescope.trajectory.store import ArraySpec, TrajectoryStore, read_metadata
+from phasescope.trajectory.schema import read_metadata
+from phasescope.trajectory.store import ArraySpec, TrajectoryStore
 from trajectory import loops
 
 DIMENSIONS = {

@@ -5,12 +5,18 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from phasescope.errors import PhasescopeError
-from phasescope.report import Claim, ExperimentResults, save_results, write_report
+from phasescope.report import (
+    Claim,
+    ExperimentResults,
+    load_results,
+    save_results,
+    write_report,
+)
 from phasescope.trajectory.environment import describe_environment
 from phasescope.trajectory.files import write_json
 
@@ -52,22 +58,37 @@ def config_hash(config: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
+def known_runs(experiment: Experiment, results_file: Path) -> dict[str, dict[str, Any]]:
+    """Numbers of the runs in a results file, by `config_hash`: seeds are added, not repeated.
+
+    Runs whose configuration has other fields than today's are left out.
+    """
+    fields = {field.name for field in dataclasses.fields(experiment.Config)}
+    return {
+        config_hash(experiment.Config(**row["config"])): row["numbers"]
+        for row in load_results(results_file).settings.get("runs", [])
+        if set(row["config"]) == fields
+    }
+
+
 def run_all(
     experiment: Experiment,
     configs: Iterable[Any],
     directory: Path,
     *,
+    known: Mapping[str, dict[str, Any]] | None = None,
     progress: Callable[[int, float, str], None] | None = None,
 ) -> Iterator[Any]:
-    """The results of every configuration, run or read from an earlier run in `directory`.
+    """The results of every configuration, run or read from an earlier run.
 
-    A configuration has the folder of its hash. What an interrupted run left there is taken up by
-    the experiment; the numbers of a finished one are read.
+    A configuration has the folder of its hash in `directory`. What an interrupted run left there is
+    taken up by the experiment; the numbers of a finished one are read.
 
     Args:
         experiment: A module of `phasescope.experiments`.
         configs: Configurations, seeds included.
         directory: Where the runs' folders are.
+        known: Numbers of runs made elsewhere, by `config_hash`; see `known_runs`.
         progress: Called with the index of the run, its share done, and what is being done.
     """
     for index, config in enumerate(configs):
@@ -76,6 +97,9 @@ def run_all(
         if finished.exists():
             numbers = json.loads(finished.read_text(encoding="utf-8"))
             yield experiment.load(config, folder, numbers)
+            continue
+        if known and config_hash(config) in known:
+            yield experiment.load(config, folder, known[config_hash(config)])
             continue
 
         def tell(share: float, what: str, index: int = index) -> None:

@@ -15,8 +15,15 @@ import numpy as np
 from phasescope.errors import RunError
 from phasescope.parameters import ParameterTable
 from phasescope.trajectory.lock import RunLock
-from phasescope.trajectory.schema import PARAMETER, STEP, STORE, read_run_file
-from phasescope.trajectory.store import TrajectoryStore, read_metadata, read_steps
+from phasescope.trajectory.schema import (
+    PARAMETER,
+    STEP,
+    STORE,
+    read_metadata,
+    read_run_file,
+    validate_store,
+)
+from phasescope.trajectory.store import TrajectoryStore, read_steps
 
 if TYPE_CHECKING:
     import xarray
@@ -363,4 +370,7 @@ def open_run(path: str | Path) -> Run:
     """
     path = Path(path)
     info = read_run_file(path)
-    return Run(path, info, read_metadata(path / STORE))
+    metadata = read_metadata(path / STORE)
+    run = Run(path, info, metadata)
+    validate_store(metadata, run.parameters.size, path / STORE)
+    return run

@@ -91,3 +91,70 @@ def read_run_file(directory: Path) -> dict[str, Any]:
             "Open it with that version, or record the run again."
         )
     return content
+
+
+def validate_store(metadata: dict[str, Any], n_parameters: int, where: Path) -> None:
+    """Check that a store keeps to the schema: known groups, their dimensions, their sizes.
+
+    Raises:
+        RunError: It does not; the message names the array.
+    """
+    nodes = metadata["consolidated_metadata"]["metadata"]
+    for key, node in nodes.items():
+        if node.get("node_type") != "array":
+            continue
+        group, _, name = key.rpartition("/")
+        root = group.split("/")[0]
+        if root not in GROUPS:
+            raise RunError(
+                f"{where} may hold the groups {', '.join(GROUPS)}, but has the array {key!r}. Was "
+                "it written by something else? Move it out of the store."
+            )
+        dimensions = node.get("dimension_names") or []
+        if name in (STEP, TENSOR):
+            continue
+        expected = list(GROUPS[root].dimensions)
+        if dimensions[: len(expected)] != expected:
+            raise RunError(
+                f"{key} in {where} must have the dimensions {expected}, but has {dimensions}: the "
+                "run is damaged or was changed by something else."
+            )
+        rows = nodes.get(f"{group}/{STEP}", {}).get("shape", [None])[0]
+        if rows != node["shape"][0]:
+            raise RunError(
+                f"{key} in {where} has {node['shape'][0]} rows, but its steps have {rows}: the run "
+                "is damaged or was changed by something else."
+            )
+        if PARAMETER in dimensions and node["shape"][1] != n_parameters:
+            raise RunError(
+                f"{key} in {where} has {node['shape'][1]} columns, but run.json lists "
+                f"{n_parameters} parameters: they belong to different runs."
+            )
+
+
+_REBUILD = (
+    "If the arrays are there, it can be made anew from their own metadata: delete it, then call "
+    "zarr.open_group(path, mode='a') and zarr.consolidate_metadata(path)."
+)
+
+
+def read_metadata(path: Path) -> dict[str, Any]:
+    """The root metadata of a store, which is its last commit.
+
+    Raises:
+        RunError: It is missing or damaged.
+    """
+    try:
+        root = json.loads((path / "zarr.json").read_text(encoding="utf-8"))
+        root["consolidated_metadata"]["metadata"].items()
+    except FileNotFoundError as error:
+        raise RunError(
+            f"a run keeps its trajectory in {path}, but {path.name}/zarr.json is not there. "
+            f"{_REBUILD}"
+        ) from error
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
+        raise RunError(
+            f"{path}/zarr.json must be the metadata of a Zarr 3 store with everything consolidated "
+            f"in it, but it cannot be read ({type(error).__name__}: {error}). {_REBUILD}"
+        ) from error
+    return root

@@ -10,7 +10,6 @@ Axis letters: t rows, p columns.
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import shutil
@@ -25,7 +24,7 @@ import numpy as np
 
 from phasescope.errors import RunError
 from phasescope.trajectory.files import write_json
-from phasescope.trajectory.schema import STEP
+from phasescope.trajectory.schema import STEP, read_metadata
 
 STEP_CHUNK = 4096
 _CODECS: dict[str, str] = {"string": "vlen-utf8"}
@@ -350,34 +349,6 @@ class TrajectoryStore:
             (self.path / key).mkdir(parents=True, exist_ok=True)
             write_json(self.path / key / "zarr.json", node, indent=None)
             self._written[key] = node
-
-
-_REBUILD = (
-    "If the arrays are there, it can be made anew from their own metadata: delete it, then call "
-    "zarr.open_group(path, mode='a') and zarr.consolidate_metadata(path)."
-)
-
-
-def read_metadata(path: Path) -> dict[str, Any]:
-    """The root metadata of a store, which is its last commit.
-
-    Raises:
-        RunError: It is missing or damaged.
-    """
-    try:
-        root = json.loads((path / "zarr.json").read_text(encoding="utf-8"))
-        root["consolidated_metadata"]["metadata"].items()
-    except FileNotFoundError as error:
-        raise RunError(
-            f"a run keeps its trajectory in {path}, but {path.name}/zarr.json is not there. "
-            f"{_REBUILD}"
-        ) from error
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
-        raise RunError(
-            f"{path}/zarr.json must be the metadata of a Zarr 3 store with everything consolidated "
-            f"in it, but it cannot be read ({type(error).__name__}: {error}). {_REBUILD}"
-        ) from error
-    return root
 
 
 def _spec_of(node: dict[str, Any]) -> ArraySpec:

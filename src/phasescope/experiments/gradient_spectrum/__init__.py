@@ -21,7 +21,9 @@ from phasescope.experiments.gradient_spectrum.claims import claims
 from phasescope.experiments.gradient_spectrum.config import (
     DEFAULT,
     PRESETS,
+    RUNTIME,
     SMOKE,
+    SOURCE,
     Config,
     Results,
     for_storage,
@@ -33,7 +35,9 @@ from phasescope.experiments.gradient_spectrum.run import load, run
 __all__ = [
     "DEFAULT",
     "PRESETS",
+    "RUNTIME",
     "SMOKE",
+    "SOURCE",
     "Config",
     "Results",
     "claims",

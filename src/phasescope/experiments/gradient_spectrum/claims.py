@@ -11,6 +11,7 @@ import phasescope as ps
 from phasescope.experiments.gradient_spectrum.config import (
     DEFAULT,
     PRESETS,
+    SOURCE,
     Results,
     count_in_samples,
     group_by_setting,
@@ -19,7 +20,6 @@ from phasescope.experiments.gradient_spectrum.config import (
 )
 from phasescope.report import Claim, Verdict
 
-SOURCE = "G. Baker, SVD of a time series of gradient updates on MNIST (LessWrong), and its thread"
 PUBLISHED = (92.5 - 11.6, 92.5 + 11.6)
 PUBLISHED_15 = (30.0, 50.0)  # "about 40", taken as within a quarter
 PUBLISHED_05 = (150.0, 250.0)  # "about 200"

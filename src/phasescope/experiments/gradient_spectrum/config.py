@@ -10,6 +10,8 @@ import numpy as np
 
 import phasescope as ps
 
+SOURCE = "G. Baker, SVD of a time series of gradient updates on MNIST (LessWrong), and its thread"
+RUNTIME = "two cores: 20 s a seed (MLP), 3 minutes and 9 GB while it runs (convolutional network)"
 THRESHOLDS = (0.05, 0.1, 0.15)
 SAMPLE_SIZES = (300, 400)
 RESIDUAL_SIZES = (25, 50, 100, 200, 300, 400, 600, 1000)
