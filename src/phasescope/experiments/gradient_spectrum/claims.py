@@ -66,9 +66,13 @@ class _Measured:
 Settings = dict[str, list[Results]]
 
 
-def _n_seeds(runs: Sequence[Results]) -> int:
+def _n_mnist(runs: Sequence[Results]) -> int:
     """Seeds of a setting that count towards a verdict: those on MNIST."""
     return sum(r.numbers["dataset"] == "mnist" for r in runs)
+
+
+def _undecided(n_counting: int) -> Verdict:
+    return "inconclusive" if n_counting >= 5 else "not tested"
 
 
 def _decide(settings: Settings, holding: Sequence[str]) -> tuple[int, Verdict]:
@@ -77,21 +81,22 @@ def _decide(settings: Settings, holding: Sequence[str]) -> tuple[int, Verdict]:
     A setting that holds reproduces it if it has the seeds; none holding refutes it only if every
     setting has them.
     """
-    seeds = {name: _n_seeds(runs) for name, runs in settings.items()}
-    deciding = max((seeds[name] for name in holding), default=0)
+    counting = {name: _n_mnist(runs) for name, runs in settings.items()}
+    deciding = max((counting[name] for name in holding), default=0)
     if deciding >= MIN_SEEDS:
         return deciding, "reproduced"
-    fewest = min(seeds.values())
+    fewest = min(counting.values())
     complete = set(settings) >= {setting(config) for config in PRESETS["paper"]}
     if fewest >= MIN_SEEDS and complete:
         return fewest, "refuted"
-    return fewest, "inconclusive" if fewest >= 5 else "not tested"
+    return min(len(runs) for runs in settings.values()), _undecided(fewest)
 
 
 def _answer(settings: Settings) -> tuple[int, Verdict]:
     """Seeds and verdict of a question, by the setting that is shown."""
-    n = _n_seeds(settings[_shown(settings)])
-    return n, "answered" if n >= MIN_SEEDS else "inconclusive" if n >= 5 else "not tested"
+    runs = settings[_shown(settings)]
+    counting = _n_mnist(runs)
+    return len(runs), "answered" if counting >= MIN_SEEDS else _undecided(counting)
 
 
 def _share(holding: Sequence[str], settings: Settings) -> str:
