@@ -18,7 +18,6 @@ from rows import Row, alternate, summary
 
 import phasescope as ps
 from phasescope.parameters import ParameterTable
-from phasescope.trajectory.plan import parameter_spec
 from phasescope.trajectory.runfile import RunFile
 from phasescope.trajectory.schema import PARAMETER, SCHEMA_VERSION, STORE
 from phasescope.trajectory.store import ArraySpec, TrajectoryStore
@@ -32,7 +31,7 @@ class Sizes:
     n_steps: int = 2000
     n_columns: int = 1_000_000
     chunk_columns: int = 16_384
-    turns: int = 3
+    turns: int = 2
     products: int = 5
 
 
@@ -42,12 +41,7 @@ QUICK = Sizes(n_steps=128, n_columns=20_000, chunk_columns=4096, turns=1, produc
 def rows(*, quick: bool, scratch: Path) -> list[Row]:
     sizes = QUICK if quick else Sizes()
     square = ArraySpec("float32", (sizes.n_columns,), (PARAMETER,), 64, sizes.chunk_columns)
-    found = layout_rows(sizes, square, scratch, quick=quick, goals=True)
-    if quick:
-        return found
-    # What the recorder chooses by itself for this many parameters: shorter and wider chunks.
-    chosen = parameter_spec(sizes.n_columns, "float32")
-    return found + layout_rows(sizes, chosen, scratch, quick=quick, goals=False)
+    return layout_rows(sizes, square, scratch, quick=quick, goals=True)
 
 
 def layout_rows(

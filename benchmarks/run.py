@@ -10,6 +10,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 SUBJECTS = {
     "gram": "gram_from_disk",
+    "gram-recorder": "gram_recorder_layout",
     "svd": "singular_values",
     "import": "import_time",
     "recording": "recording",

@@ -59,7 +59,7 @@ def test_a_quick_run_yields_rows_of_every_subject_and_writes_nothing(tmp_path: P
         env=environment, capture_output=True, text=True, check=True,
     )  # fmt: skip
     found = json.loads(done.stdout)
-    assert list(found) == ["gram", "svd", "import", "recording"]
+    assert list(found) == ["gram", "gram-recorder", "svd", "import", "recording"]
     for part in found.values():
         assert part["environment"]["torch_threads"] == 1
         assert part["environment"]["removed_variables"] == ["OPENBLAS_CORETYPE"]

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 import phasescope as ps
+from phasescope import errors as ps_errors
 from phasescope.cli import main
 
 
@@ -80,7 +81,7 @@ def test_report_writes_one_file_about_any_runs(run_directory, tmp_path, capsys):
     assert main(["report", str(run_directory), "-o", str(output)]) == 0
     assert str(output) in capsys.readouterr().out
     text = output.read_text(encoding="utf-8")
-    for name in ("gradients_scree", "gradients_time_vectors", "norms", "training"):
+    for name in ("gradients_scree", "gradients_time_vectors", "norms", "metrics"):
         assert name in text
 
 
@@ -109,3 +110,28 @@ def test_list_names_the_experiments_with_their_claims(capsys):
     rows = json.loads(capsys.readouterr().out)
     assert rows[0]["experiment"] == "gradient_spectrum"
     assert "default" in rows[0]["presets"]
+
+
+def test_a_run_with_a_bad_gradient_still_gets_its_report(tmp_path, capsys):
+    model = nn.Linear(2, 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+    recorder = ps.Recorder(tmp_path / "bad", model, optimizer, save={"gradients": ps.every(1)})
+    recorder.attach()
+    for value in (1.0, float("nan"), 2.0):
+        for p in model.parameters():
+            p.grad = torch.full_like(p, value)
+        optimizer.step()
+        recorder.log(loss=value)
+    with pytest.warns(ps_errors.RecordingWarning):
+        recorder.close()
+    assert "not finite: gradients of 1 steps, first step 1 (nan in weight)" in repr(
+        ps.open_run(tmp_path / "bad")
+    )
+    output = tmp_path / "bad.html"
+    assert main(["report", str(tmp_path / "bad"), "-o", str(output)]) == 0
+    text = output.read_text(encoding="utf-8")
+    assert "Not analysed in bad, gradients: every value must be finite, but step 1" in text
+    assert "What the loop logged" in text
+    assert ">Claims<" not in text.split("<script")[0]
+    assert main(["analyse", str(tmp_path / "bad")]) == 1
+    assert "every value must be finite, but step 1" in capsys.readouterr().err

@@ -26,6 +26,24 @@ def test_the_shortest_example_runs_as_written(tmp_path):
     assert (tmp_path / "runs" / "mine" / "run.json").exists()
 
 
+def test_the_guide_to_recording_runs_twice_as_written(tmp_path):
+    """The second time it resumes the finished run, as it says."""
+    guide = (ROOT / "docs" / "recording.md").read_text(encoding="utf-8")
+    code = "\n".join(re.findall(r"```python\n(.*?)```", guide, flags=re.DOTALL))
+    (tmp_path / "guide.py").write_text(code, encoding="utf-8")
+    for _ in range(2):
+        process = subprocess.run(
+            [sys.executable, "-W", "error", "guide.py"],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
+        )
+        assert process.returncode == 0, process.stderr
+        assert "norms alone" in process.stdout
+
+
 def test_the_tree_names_every_module_and_only_those_that_exist():
     tree = README.split("## Where things are")[1].split("```")[1]
     named = set(re.findall(r"(\w+\.py)", tree))

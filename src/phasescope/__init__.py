@@ -25,9 +25,10 @@ from phasescope.analysis.spectrum import (
     spectrum,
 )
 from phasescope.parameters import Component, ParameterTable
-from phasescope.trajectory.reader import Run, Series, delete_group, open_run
+from phasescope.trajectory.reader import Run, delete_group, open_run
 from phasescope.trajectory.recorder import Recorder
 from phasescope.trajectory.schedule import Schedule, at, every, log_spaced
+from phasescope.trajectory.series import Series
 
 if TYPE_CHECKING:
     from phasescope import figures, report
@@ -75,3 +76,8 @@ def __getattr__(name: str) -> Any:
     if name in ("figures", "report"):
         return importlib.import_module(f"phasescope.{name}")
     raise AttributeError(f"module 'phasescope' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """The public names, those that load on use included."""
+    return sorted(__all__)

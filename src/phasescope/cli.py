@@ -111,7 +111,7 @@ def list_experiments(json: Json = False) -> None:
                 "source": module.SOURCE,
                 "runtime": module.RUNTIME,
                 "presets": list(module.PRESETS),
-                "claims": [] if stored is None else [c.id for c in stored.claims],
+                "claims": list(module.CLAIM_IDS),
                 "last result": {} if stored is None else _verdicts(stored.claims),
             }
         )
@@ -122,7 +122,7 @@ def list_experiments(json: Json = False) -> None:
         verdicts = ", ".join(f"{n} {verdict}" for verdict, n in row["last result"].items())
         print(f"{row['experiment']}\n  {row['about']}")
         print(f"  source: {row['source']}\n  runtime: {row['runtime']}")
-        print(f"  presets {', '.join(row['presets'])}; claims {', '.join(row['claims']) or 'none'}")
+        print(f"  presets {', '.join(row['presets'])}; claims {', '.join(row['claims'])}")
         print(f"  last result: {verdicts or 'none yet'}")
 
 
@@ -347,6 +347,9 @@ def _verdicts(found: Sequence["Claim"]) -> dict[str, int]:
 def _print_claims(found: Sequence["Claim"], *, as_json: bool) -> None:
     if as_json:
         _print_json([dataclasses.asdict(claim) for claim in found])
+        return
+    if not found:
+        print("no results here yet: phasescope run NAME --seeds 10 --results results/NAME.json")
         return
     from rich.console import Console
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from figures.captions import check_house_rules
-from phasescope.figures import norms_over_time, training_curves
+from phasescope.figures import metrics_over_time, norms_over_time, training_curves
 
 STEPS = np.arange(5)
 
@@ -51,3 +51,14 @@ def test_training_loss_is_drawn_for_every_step_and_accuracy_where_it_was_evaluat
 def test_figures_without_a_drawable_point_are_empty_and_say_so():
     figure = norms_over_time(STEPS, np.zeros((5, 1)), ["w"])
     assert "5 of 5 points cannot be drawn" in figure.layout.meta["seen"]
+
+
+def test_every_metric_has_a_panel_and_every_value_a_dot():
+    steps = np.arange(5)
+    metrics = {"loss": (steps, np.ones(5)), "lr<b>": (steps[::2], np.zeros(3))}
+    figure = metrics_over_time(metrics)
+    assert [len(trace.y) for trace in figure.data] == [5, 3]
+    assert "<b>" not in figure.data[1].name
+    assert "loss 5, lr<b> 3" in figure.layout.meta["seen"]
+    with pytest.raises(ValueError, match="at least one metric, but got none"):
+        metrics_over_time({})

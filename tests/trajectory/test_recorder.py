@@ -517,3 +517,27 @@ def test_a_store_that_breaks_the_schema_is_refused_on_opening(tmp_path, change, 
     root.write_text(json.dumps(metadata))
     with pytest.raises(RunError, match=message):
         ps.open_run(tmp_path / "run")
+
+
+def test_a_moment_that_the_optimizer_does_not_keep_is_refused_at_its_first_update(tmp_path):
+    model = nn.Linear(2, 1)
+    optimizer = torch.optim.Adam(model.parameters())
+    save = {"moments/exp_avgg": ps.every(1)}
+    with (
+        ps.Recorder(tmp_path / "run", model, optimizer, save=save),
+        pytest.raises(
+            RecordingError, match=r"'moments/exp_avgg'.*Adam keeps \['exp_avg', 'exp_avg_"
+        ),
+    ):
+        model(torch.ones(1, 2)).sum().backward()
+        optimizer.step()
+
+
+def test_a_deleted_group_says_that_it_was_deleted(tmp_path):
+    run, _ = sgd_run(tmp_path / "run", {"gradients": ps.every(1), "norms": ps.every(1)})
+    assert len(run.gradients) == 12
+    ps.delete_group(tmp_path / "run", "gradients")
+    with pytest.raises(KeyError, match="recorded 'gradients', but it has been deleted since"):
+        _ = ps.open_run(tmp_path / "run").gradients
+    with pytest.raises(KeyError, match="has no group 'gradients' to delete"):
+        ps.delete_group(tmp_path / "run", "gradients")

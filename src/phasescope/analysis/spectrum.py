@@ -77,7 +77,7 @@ def spectrum(
     values are the eigenvalues of $H D^{-1/2} (K - m m^\top / P) D^{-1/2} H$.
 
     A count of large singular values is not a dimension: it depends on the norms of the rows, on the
-    number of steps and on the centring. Read it beside `norm_null` and a sign-flip null.
+    number of steps and on the centring. Read it beside `norm_null`.
 
     Args:
         gram: From `gram`, of the whole matrix or of a component.

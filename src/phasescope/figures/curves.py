@@ -1,6 +1,6 @@
 """Figures of quantities over steps: gradient norms, training loss and test accuracy."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -150,4 +150,58 @@ def training_curves(
             "trajectory's. Loss and accuracy belong to different data (training and test)."
         ),
         height=520,
+    )
+
+
+def metrics_over_time(
+    metrics: Mapping[str, tuple[Int[np.ndarray, " steps"], Float[np.ndarray, " steps"]]],
+) -> go.Figure:
+    """Every logged metric over the steps, one panel each, every value a dot.
+
+    Args:
+        metrics: Steps and values under the name of each metric.
+
+    Returns:
+        The figure.
+
+    Raises:
+        ValueError: If there is no metric.
+
+    Example:
+        >>> figure = metrics_over_time({"loss": (np.arange(3), np.ones(3))})
+        >>> figure.data[0].name
+        'loss'
+    """
+    if not metrics:
+        raise ValueError(
+            "metrics_over_time needs at least one metric, but got none. Pass "
+            "{name: (steps, values)}, "
+            "such as those of a run's metrics."
+        )
+    figure = make_subplots(
+        rows=len(metrics), cols=1, shared_xaxes=True, vertical_spacing=0.3 / (3 * len(metrics))
+    )
+    for row, (name, (steps, values)) in enumerate(metrics.items(), start=1):
+        figure.add_trace(
+            dots(steps, values, name=plain(name), color=COLOURS[row % len(COLOURS)], size=3),
+            row=row,
+            col=1,
+        )
+        figure.update_yaxes(title_text=plain(name), row=row, col=1)
+    figure.update_layout(showlegend=False)
+    figure.update_xaxes(title_text="step", row=len(metrics), col=1)
+    counts = ", ".join(f"{name} {len(steps):,}" for name, (steps, _) in metrics.items())
+    return styled(
+        figure,
+        title="What the loop logged",
+        seen=f"Every logged value, one dot each ({counts}), in the unit in which it was logged.",
+        computed=(
+            "Nothing: these are the numbers given to recorder.log, under the step of the weights "
+            "on which they were evaluated."
+        ),
+        misleads=(
+            "A loss logged every step is that of another mini-batch each time: its spread is "
+            "sampling noise, not the trajectory's."
+        ),
+        height=120 + 190 * len(metrics),
     )

@@ -11,9 +11,10 @@ import numpy as np
 from phasescope.analysis.gram import gram
 from phasescope.analysis.ranks import rank_summary
 from phasescope.analysis.spectrum import norm_null, spectrum
-from phasescope.figures import norms_over_time, scree, time_vectors, training_curves
+from phasescope.figures import metrics_over_time, norms_over_time, scree, time_vectors
 from phasescope.report.html import write_report
 from phasescope.trajectory.reader import Run, open_run
+from phasescope.trajectory.series import Series
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -22,8 +23,9 @@ if TYPE_CHECKING:
 def report_runs(runs: Sequence[Path | str], output: Path | str) -> Path:
     """The path of a self-contained HTML report about recorded runs.
 
-    For every run, what was recorded of: loss and accuracy, gradient norms per tensor, and the
+    For every run, what was recorded of: the logged metrics, gradient norms per tensor, and the
     singular values of gradients and of updates with their norm-only null and their time vectors.
+    What cannot be analysed, such as gradients that are not finite, is named in the summary.
 
     Args:
         runs: Directories of runs.
@@ -57,15 +59,26 @@ def report_runs(runs: Sequence[Path | str], output: Path | str) -> Path:
     for name, run in zip(names, opened, strict=True):
         prefix = f"{name}_" if len(opened) > 1 else ""
         drawn, numbers[name] = _describe(run)
-        figures |= {f"{prefix}{key}": figure for key, figure in drawn.items()}
+        for key, figure in drawn.items():
+            if len(opened) > 1:
+                meta = figure.layout.meta
+                figure.update_layout(meta=meta | {"title": f"{name}, {meta['title']}"})
+            figures[f"{prefix}{key}"] = figure
     recorded = "; ".join(
-        f"{name}: {run.status}, {run.info['step']} updates, {run.parameters.size:,} parameters"
+        f"{name}: {run.status}, {run.info['step']} updates, {run.parameters.size:,} parameters, "
+        f"recorded {', '.join(run.series_names) or 'nothing yet'}"
         for name, run in zip(names, opened, strict=True)
+    )
+    failures = " ".join(
+        f"Not analysed in {name}, {key.removesuffix('_not_analysed')}: {value}"
+        for name, found in numbers.items()
+        for key, value in found.items()
+        if key.endswith("_not_analysed")
     )
     return write_report(
         output,
         title="Recorded runs" if len(opened) > 1 else f"Run {names[0]}",
-        summary=f"{recorded}. No claims: figures and counts describe these runs only.",
+        summary=f"{recorded}. {failures}".strip(),
         claims=[],
         figures=figures,
         config={name: run.config for name, run in zip(names, opened, strict=True)},
@@ -82,30 +95,55 @@ def _name(run: Run, runs: Sequence[Run]) -> str:
 
 
 def _describe(run: Run) -> tuple[dict[str, Figure], dict[str, Any]]:
+    """Figures of what was recorded; what cannot be analysed is said, and stops nothing else."""
     figures: dict[str, Figure] = {}
-    numbers: dict[str, Any] = {"nonfinite": run.info.get("nonfinite", [])}
     names = run.series_names
-    if "metrics/train_loss" in names:
-        figures["training"] = _training(run)
+    numbers: dict[str, Any] = {
+        "recorded": {name: len(run[name]) for name in names},
+        "save": run.info.get("save", {}),
+        "optimizer": run.info.get("optimizer"),
+        "nonfinite": run.info.get("nonfinite", []),
+        "missing_gradients": run.info.get("missing_gradients", {}),
+    }
+    logged = {name.partition("/")[2]: run[name] for name in names if name.startswith("metrics/")}
+    metrics = {name: _finite(series) for name, series in logged.items()}
+    if metrics:
+        figures["metrics"] = metrics_over_time(metrics)
     if "norms/gradients" in names and len(run["norms/gradients"]):
         norms = run["norms/gradients"]
         figures["norms"] = norms_over_time(norms.steps, norms[:], run.parameters.names)
     for group in ("gradients", "updates"):
         if group in names and len(run[group]) > 1:
-            spectrum_of = spectrum(gram(run[group]))
-            figures[f"{group}_scree"] = scree(spectrum_of, norm_null(spectrum_of))
-            figures[f"{group}_time_vectors"] = time_vectors(spectrum_of, min(6, len(spectrum_of.S)))
-            numbers[f"{group}_ranks"] = rank_summary(spectrum_of).to_dict()
+            try:
+                numbers[f"{group}_ranks"], drawn = _spectra(run, group)
+            except ValueError as error:  # such as a gradient that is not finite
+                numbers[f"{group}_not_analysed"] = str(error)
+            else:
+                figures |= drawn
     return figures, numbers
 
 
-def _training(run: Run) -> Figure:
-    loss = run["metrics/train_loss"]
-    kept = np.isfinite(loss[:, 0])
-    accuracy_name = "metrics/test_accuracy"
-    steps, values = np.empty(0, np.int64), np.empty(0, np.float32)
-    if accuracy_name in run.series_names:
-        accuracy = run[accuracy_name]
-        seen = np.isfinite(accuracy[:, 0])
-        steps, values = accuracy.steps[seen], accuracy[:, 0][seen]
-    return training_curves(loss.steps[kept], loss[:, 0][kept], steps, values)
+def _spectra(run: Run, group: str) -> tuple[dict[str, Any], dict[str, Figure]]:
+    matrix = gram(run[group])
+    raw = spectrum(matrix)
+    variants = {
+        "raw": raw,
+        "centred": spectrum(matrix, center="steps", time_vectors=False),
+        "steps normalised": spectrum(matrix, normalize=True, time_vectors=False),
+    }
+    ranks = {name: rank_summary(variant).to_dict() for name, variant in variants.items()}
+    drawn = {
+        f"{group}_scree": scree(raw, norm_null(raw)),
+        f"{group}_time_vectors": time_vectors(raw, min(6, len(raw.S))),
+    }
+    for figure in drawn.values():
+        meta = figure.layout.meta
+        figure.update_layout(meta=meta | {"title": f"{meta['title']}: {group}"})
+    return ranks, drawn
+
+
+def _finite(series: Series) -> tuple[np.ndarray, np.ndarray]:
+    """Steps and values of a metric, where it was logged and is a number."""
+    values = series[:, 0]
+    kept = np.isfinite(values)
+    return series.steps[kept], values[kept]

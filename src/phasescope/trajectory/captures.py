@@ -90,8 +90,18 @@ class FlatParameters:
         return [p.detach() * -factors.get(id(p), 0.0) for p in self.tensors]
 
     def moment(self, optimizer: torch.optim.Optimizer, name: str) -> list[Tensor]:
-        """One state tensor per parameter; zero where the optimizer has none yet."""
+        """One state tensor per parameter; zero where the optimizer has none yet.
+
+        Raises:
+            RecordingError: The optimizer keeps a state, but nothing of this name for any parameter.
+        """
         states = [optimizer.state.get(p, {}) for p in self.tensors]
+        if any(states) and not any(name in state for state in states):
+            kept = sorted({key for state in states for key in state})
+            raise RecordingError(
+                f"save= asks for 'moments/{name}', but after the update {type(optimizer).__name__} "
+                f"keeps {kept}. Name one of these that has its parameter's shape."
+            )
         pairs = zip(states, self.tensors, strict=True)
         return [s[name] if name in s else torch.zeros_like(p) for s, p in pairs]
 

@@ -263,8 +263,8 @@ class Recorder:
         if exists and not self._resume:
             raise RunError(
                 f"a new run needs a directory of its own, but {self.directory} holds a run already "
-                f"(status {self._file.read()['status']!r}). Pass resume=True to go on with it, or "
-                "choose another directory."
+                f"(status {self._file.read()['status']!r}). Choose another directory or delete "
+                "this one; to go on with it pass resume=True."
             )
         if exists:
             self._file.check_same()
@@ -298,11 +298,12 @@ class Recorder:
         newest = newest_checkpoint(self.directory / schema.CHECKPOINTS)
         if newest is None:
             return None
-        if "loader" not in self._state:
+        known = (torch.optim.lr_scheduler.LRScheduler, torch.amp.GradScaler)
+        if all(isinstance(item, known) for item in self._state.values()):
             warnings.warn(
                 f"{self.directory} is resumed from step {newest[0]} without a data position: the "
-                "run need not be bit-identical to an uninterrupted one. Pass state={'loader': ...} "
-                "with the position in the data to promise that.",
+                "run need not be bit-identical to an uninterrupted one. Pass the position in the "
+                "data to promise that: state={'loader': ...}, anything with state_dict().",
                 RecordingWarning,
                 stacklevel=4,
             )

@@ -19,6 +19,7 @@ References:
 
 from phasescope.experiments.gradient_spectrum.claims import claims
 from phasescope.experiments.gradient_spectrum.config import (
+    CLAIM_IDS,
     DEFAULT,
     PRESETS,
     RUNTIME,
@@ -33,6 +34,7 @@ from phasescope.experiments.gradient_spectrum.figures import figures
 from phasescope.experiments.gradient_spectrum.run import load, run
 
 __all__ = [
+    "CLAIM_IDS",
     "DEFAULT",
     "PRESETS",
     "RUNTIME",

@@ -102,6 +102,11 @@ def _answer(settings: Settings) -> tuple[int, Verdict]:
 def _share(holding: Sequence[str], settings: Settings) -> str:
     """How many settings meet something, and with how many seeds if not all have the same."""
     seeds = [len(runs) for runs in settings.values()]
+    if not any(_n_mnist(runs) for runs in settings.values()):
+        return (
+            "Not MNIST, so no verdict whatever the seeds; for what it is worth, here "
+            f"{len(holding)} of {len(settings)} settings meet"
+        )
     unequal = f" (with {min(seeds)} to {max(seeds)} seeds)" if len(set(seeds)) > 1 else ""
     return f"{len(holding)} of {len(settings)} settings{unequal} meet"
 

@@ -12,6 +12,7 @@ import phasescope as ps
 
 SOURCE = "G. Baker, SVD of a time series of gradient updates on MNIST (LessWrong), and its thread"
 RUNTIME = "two cores: 20 s a seed (MLP), 3 minutes and 9 GB while it runs (convolutional network)"
+CLAIM_IDS = ("A1", "A2", "A3", "A4", "A5", "A7")
 THRESHOLDS = (0.05, 0.1, 0.15)
 SAMPLE_SIZES = (300, 400)
 RESIDUAL_SIZES = (25, 50, 100, 200, 300, 400, 600, 1000)
@@ -82,11 +83,17 @@ def setting(config: Config) -> str:
     return f"{model}, {name} {config.learning_rate:g}{momentum}, batch {config.batch_size}"
 
 
+def setting_of(result: Results) -> str:
+    """The setting of a run; another data set than MNIST is part of its name."""
+    data = result.numbers["dataset"]
+    return setting(result.config) + ("" if data == "mnist" else f", on {data}")
+
+
 def group_by_setting(results: Sequence[Results]) -> dict[str, list[Results]]:
     """The runs of every setting, settings in the order in which they come."""
     groups: dict[str, list[Results]] = {}
     for result in results:
-        groups.setdefault(setting(result.config), []).append(result)
+        groups.setdefault(setting_of(result), []).append(result)
     return groups
 
 

@@ -13,7 +13,7 @@ from phasescope.experiments.gradient_spectrum.config import (
     Results,
     count_in_samples,
     group_by_setting,
-    setting,
+    setting_of,
 )
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def figures(results: Sequence[Results]) -> dict[str, Figure]:
     """
     settings = group_by_setting(results)
     shown = next((r for r in results if r.detail is not None), results[0])
-    runs = settings[setting(shown.config)]
+    runs = settings[setting_of(shown)]
     drawn = {
         "counts": _counts(settings, results),
         "residuals": ps.figures.residual_curve(_residual_curves(runs), [_random_subspace(runs[0])]),
