@@ -8,7 +8,6 @@ from torch import Tensor, nn
 from phasescope.datasets import ShuffledBatches, as_inputs, load_digits_images
 from phasescope.models import MLP, ConvNet, seeded
 from phasescope.training import accuracy, train
-from phasescope.training.loop import evaluating
 
 Event = tuple[str, int, Mapping[str, float]]
 
@@ -197,23 +196,6 @@ def test_evaluations_that_are_never_due_are_refused():
     model, optimizer, batches = small()
     with pytest.raises(ValueError, match="evaluate_every must be at least 1 step, but it is 0"):
         train(model, optimizer, batches, evaluate_every=0)
-
-
-def test_evaluating_puts_back_every_mode_and_the_random_state_even_after_an_error():
-    model = nn.Sequential(nn.Linear(2, 2), nn.Dropout())
-    model[1].eval()
-    before = torch.get_rng_state()
-
-    def evaluate_badly() -> None:
-        with evaluating(model):
-            torch.rand(1)
-            raise KeyError("stop")
-
-    with pytest.raises(KeyError, match="stop"):
-        evaluate_badly()
-    assert [module.training for module in model.modules()] == [True, True, False]
-    assert torch.equal(torch.get_rng_state(), before)
-    assert torch.is_grad_enabled()
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 5, 7])

@@ -356,7 +356,7 @@ def test_a_forgotten_end_step_is_an_error_that_names_it(tmp_path):
         ({"gradients": 1}, TypeError, "requires a schedule, but 1 arrived"),
         ({"gradients": ps.log_spaced(5)}, ValueError, "Pass Recorder.*n_steps"),
         ({"gradients/fc": ps.every(1)}, KeyError, "has no parts"),
-        ({"norms/momentum": ps.every(1)}, KeyError, "the norms are"),
+        ({"norms/momentum": ps.every(1)}, KeyError, "the parts of 'norms' are"),
         ({"probes/logits": ps.every(1)}, KeyError, r"probes= defines \[\]"),
         (
             {"norms/gradients": ps.every(1), "norms/updates": ps.every(2)},

@@ -1,13 +1,14 @@
 """The reference training loop."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Int64, Shaped
 from torch import Tensor, nn
 from torch.nn import functional
+
+from phasescope.models.evaluation import evaluating
 
 
 @runtime_checkable
@@ -110,38 +111,6 @@ def train(
     if step % evaluate_every != 0:
         measure()
     return step
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode without gradients, for a `with` block that leaves no trace.
-
-    The mode of every submodule is put back afterwards (a layer kept in evaluation mode stays in
-    it), and so is the random state of the CPU and of the model's CUDA devices.
-
-    Args:
-        model: The model to evaluate.
-
-    Yields:
-        Nothing.
-
-    Example:
-        >>> model = nn.Dropout()
-        >>> with evaluating(model):
-        ...     model.training
-        False
-        >>> model.training
-        True
-    """
-    modes = [(module, module.training) for module in model.modules()]
-    devices = {p.device.index for p in model.parameters() if p.device.type == "cuda"}
-    model.eval()
-    try:
-        with torch.no_grad(), torch.random.fork_rng(devices=sorted(devices)):
-            yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
 
 
 def accuracy(

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from torch import optim
+from torch import nn, optim
 
 DecayFactor = Callable[[Mapping[str, Any]], float]
 
@@ -57,3 +57,20 @@ def moment_names(optimizer: optim.Optimizer) -> tuple[str, ...]:
     if isinstance(optimizer, optim.Adagrad):
         return ("sum",)
     return ()
+
+
+def check_owned(optimizer: optim.Optimizer, parameters: Mapping[str, nn.Parameter]) -> None:
+    """Check that an optimizer updates a model's parameters and nothing else.
+
+    Raises:
+        ValueError: It updates tensors that are not among them.
+    """
+    owned = {id(p) for p in parameters.values()}
+    groups = [p for group in optimizer.param_groups for p in group["params"]]
+    foreign = [tuple(p.shape) for p in groups if id(p) not in owned]
+    if foreign:
+        raise ValueError(
+            f"the optimizer must update the model's parameters, but {len(foreign)} of its "
+            f"{len(groups)} tensors (shapes {foreign[:3]}) are not among them. Build the optimizer "
+            "from this model, or pass a ModuleDict that holds every module it updates."
+        )

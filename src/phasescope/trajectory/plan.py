@@ -11,15 +11,28 @@ from pathlib import Path
 
 import torch
 
+from phasescope.errors import RecordingError
 from phasescope.parameters import ParameterTable
 from phasescope.trajectory.optimizers import moment_names
 from phasescope.trajectory.schedule import Schedule
-from phasescope.trajectory.schema import DTYPES, GROUPS, NORMS, STEP, TENSOR
+from phasescope.trajectory.schema import (
+    BUCKET,
+    COMPONENT,
+    DTYPES,
+    GROUPS,
+    NORMS,
+    STEP,
+    SUMMARIES,
+    TENSOR,
+    UNASKED,
+    UNCLIPPED,
+)
 from phasescope.trajectory.store import ArraySpec
 
 BLOCK_BYTES = 80_000_000
 CHUNK_BYTES = 4_000_000
 MAX_BLOCK_ROWS = 64
+SUMMARY_BLOCK_ROWS = 256
 _COLUMN_ALIGNMENT = 16
 
 
@@ -52,7 +65,7 @@ class Plan:
 
     @property
     def total_bytes(self) -> int | None:
-        """Bytes of the whole recording, checkpoints left out; None without `n_steps`."""
+        """Bytes of the whole recording, probes left out; None without `n_steps`."""
         totals = [row.total for row in self.rows]
         return None if None in totals else sum(t for t in totals if t is not None)
 
@@ -100,9 +113,10 @@ def parameter_spec(size: int, dtype: str) -> ArraySpec:
     return ArraySpec(stored, (size,), ("parameter",), rows, columns, attributes=attributes)
 
 
-def norm_spec(n_tensors: int) -> ArraySpec:
-    """Blocks of a norms array: one row of tensors per step."""
-    return ArraySpec("float32", (n_tensors,), (TENSOR,), 256)
+def summary_spec(n_values: int, dimension: str) -> ArraySpec:
+    """Blocks of an array with a few numbers per step: norms of tensors, a sketch."""
+    rows = max(1, min(SUMMARY_BLOCK_ROWS, BLOCK_BYTES // max(1, 4 * n_values)))
+    return ArraySpec("float32", (n_values,), (dimension,), rows)
 
 
 def parse_save(
@@ -122,7 +136,7 @@ def parse_save(
         )
     probes = tuple(probes)
     parsed: dict[str, dict[str, Schedule]] = {}
-    known = [name for name in GROUPS if name != "metrics"]
+    known = [name for name in GROUPS if name not in UNASKED]
     for key, schedule in save.items():
         group, _, array = key.partition("/")
         if group not in known:
@@ -136,14 +150,15 @@ def parse_save(
                 f"save[{key!r}] requires a schedule, but {schedule!r} arrived. Write every(1), "
                 "at(0, 100), log_spaced(200), or a union of these with |."
             )
-        if array and group not in ("norms", "moments", "probes"):
+        if array and group not in (*SUMMARIES, "moments", "probes"):
             raise KeyError(f"save= has {key!r}, but the group {group!r} has no parts.")
-        if group == "norms" and array not in ("", *NORMS):
-            raise KeyError(f"the norms are {list(NORMS)}, but save= has {key!r}.")
+        parts = (*NORMS, UNCLIPPED) if group == "norms" else NORMS
+        if group in SUMMARIES and array not in ("", *parts):
+            raise KeyError(f"the parts of {group!r} are {list(parts)}, but save= has {key!r}.")
         if group == "probes" and array not in ("", *probes):
             raise KeyError(f"probes= defines {list(probes)}, but save= has {key!r}.")
         parsed.setdefault(group, {})[array] = schedule
-    for group in ("norms", "moments"):
+    for group in (*SUMMARIES, "moments"):
         if len(set(map(str, parsed.get(group, {}).values()))) > 1:
             raise ValueError(
                 f"the arrays of {group!r} share their {STEP}s and need one schedule, but save= has "
@@ -164,19 +179,36 @@ def group_specs(
     *,
     dtype: str,
     decay_known: bool,
+    n_components: int = 0,
+    sketch_size: int = 0,
 ) -> dict[str, dict[str, ArraySpec]]:
     """The arrays of every group whose shape is known before training (all but the probes).
 
     Raises:
-        ValueError: A group cannot be recorded with this optimizer.
+        ValueError: A group cannot be recorded with this optimizer, or its argument is missing.
     """
     if dtype not in DTYPES:
         raise ValueError(f"dtype requires one of {DTYPES}, but {dtype!r} arrived.")
     no_gradients = isinstance(optimizer, torch.optim.LBFGS)
+    summaries = {
+        "norms": summary_spec(len(table.names), TENSOR),
+        "component_norms": summary_spec(n_components, COMPONENT),
+        "sketches": summary_spec(sketch_size, BUCKET),
+    }
+    for group, size, argument in (
+        ("component_norms", n_components, "components=ps.components(model, 'heads')"),
+        ("sketches", sketch_size, "sketch=ps.CountSketch(65_536)"),
+    ):
+        if (group in save) != (size > 0):
+            there, lacking = (f"save= asks for {group!r}", argument)
+            if size:
+                there, lacking = argument, f"save={{{group!r}: ps.every(1)}}"
+            raise ValueError(f"{there} needs {lacking} beside it, but that is missing.")
     specs: dict[str, dict[str, ArraySpec]] = {}
     for group, schedules in save.items():
-        if group == "norms":
-            specs[group] = _norm_specs(schedules, table, no_gradients, decay_known)
+        if group in SUMMARIES:
+            names = _quantities(group, schedules, no_gradients, decay_known)
+            specs[group] = dict.fromkeys(names, summaries[group])
         elif group == "moments":
             names = [name for name in schedules if name] or moment_names(optimizer)
             if not names:
@@ -187,7 +219,7 @@ def group_specs(
             specs[group] = {name: parameter_spec(table.size, dtype) for name in names}
         elif group != "probes":
             specs[group] = {"values": parameter_spec(table.size, dtype)}
-    if "gradients" in specs and no_gradients:
+    if no_gradients and ("gradients" in specs or UNCLIPPED in specs):
         raise ValueError(
             "L-BFGS evaluates many gradients within one step, so there is no one gradient to "
             "record. Record 'updates' and 'weights'."
@@ -204,21 +236,28 @@ _NOT_SPLIT = (
 )
 
 
-def _norm_specs(
-    schedules: Mapping[str, Schedule], table: ParameterTable, no_gradients: bool, decay_known: bool
-) -> dict[str, ArraySpec]:
+def _quantities(
+    group: str, schedules: Mapping[str, Schedule], no_gradients: bool, decay_known: bool
+) -> list[str]:
+    """What a group of summaries is taken of; without naming, all that this optimizer has."""
     asked = [name for name in schedules if name]
-    if ("gradients" in asked and no_gradients) or ("decay" in asked and not decay_known):
+    if no_gradients and {"gradients", UNCLIPPED} & set(asked):
         raise ValueError(
-            f"save= asks for the norms of {asked}, but this optimizer has no single gradient per "
-            "step or no known split of its decay. Name the norms to record: 'norms/updates'."
+            f"save= asks for {group} of {asked}, but L-BFGS has no single gradient per step. Name "
+            f"what there is: '{group}/updates'."
         )
-    names = [
+    if "decay" in asked and not decay_known:
+        raise ValueError(
+            f"save= asks for {group} of {asked}, but this optimizer has no known split of its "
+            f"decay. Name what there is: '{group}/updates'."
+        )
+    every = ("gradients",) if group == "sketches" else NORMS
+    usual = [
         name
-        for name in (asked or NORMS)
+        for name in every
         if not (name == "gradients" and no_gradients) and not (name == "decay" and not decay_known)
     ]
-    return {name: norm_spec(len(table.names)) for name in names}
+    return list(dict.fromkeys((usual if "" in schedules else []) + asked))
 
 
 def make_plan(
@@ -227,8 +266,21 @@ def make_plan(
     table: ParameterTable,
     n_steps: int | None,
     directory: Path,
+    *,
+    checkpoint: Schedule | None = None,
+    checkpoint_bytes: int = 0,
 ) -> Plan:
-    """The plan of a recording. Probes show no bytes: their size is known once evaluated."""
+    """The plan of a recording. Probes show no bytes: their size is known once evaluated.
+
+    Args:
+        save: Group, part of it, schedule.
+        specs: Arrays of every group but the probes.
+        table: The parameters.
+        n_steps: Length of the run, if known.
+        directory: Where it goes.
+        checkpoint: Schedule of the checkpoints, if there are any.
+        checkpoint_bytes: Of one of them.
+    """
     rows = []
     for group, schedules in save.items():
         schedule = next(iter(schedules.values()))
@@ -242,4 +294,23 @@ def make_plan(
             )
         if group == "probes":
             rows.append(PlanRow("probes (size unknown)", str(schedule), 0, count))
+    if checkpoint is not None:
+        # The state after the last update is saved as well.
+        count = None if n_steps is None else checkpoint.count(n_steps) + 1
+        rows.append(PlanRow("checkpoints (about)", str(checkpoint), checkpoint_bytes, count))
     return Plan(table.size, n_steps, tuple(rows), free_bytes(directory))
+
+
+def check_disk(plan: Plan, directory: Path) -> None:
+    """Refuse a recording that the disk cannot hold.
+
+    Raises:
+        RecordingError: It needs more than is free.
+    """
+    if plan.total_bytes is not None and plan.total_bytes > plan.free_bytes:
+        raise RecordingError(
+            f"the recording needs {format_bytes(plan.total_bytes)}, but the disk of "
+            f"{directory} has {format_bytes(plan.free_bytes)} free. Save fewer steps "
+            "(every(10), log_spaced(200)), use dtype='bfloat16', or choose another disk. "
+            "recorder.plan() shows what takes how much."
+        )

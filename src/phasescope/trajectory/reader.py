@@ -151,6 +151,15 @@ class Run:
         missing = self.info.get("missing_gradients") or {}
         if missing:
             remarks.append(f"without gradient at some steps: {', '.join(missing)}")
+        dense = self.info.get("densified_gradients") or []
+        if dense:
+            remarks.append(f"sparse gradients recorded as dense: {', '.join(dense)}")
+        skips = self._nodes.get(f"skipped/{STEP}")
+        if skips and skips["shape"][0]:
+            n = skips["shape"][0]
+            remarks.append(f"{n} update{'s' * (n > 1)} skipped by a gradient scaler: see 'skipped'")
+        if self.info.get("failure"):
+            remarks.append(f"recording ended early: {self.info['failure']}")
         return remarks
 
     def _repr_html_(self) -> str:

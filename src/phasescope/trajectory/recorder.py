@@ -4,34 +4,34 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle, unserializable_hook
 
-from phasescope.errors import RecordingError, RecordingWarning, RunError
+from phasescope.errors import RecordingWarning, RunError
 from phasescope.parameters import ParameterTable, named_parameters
 from phasescope.trajectory import schema
-from phasescope.trajectory.captures import FlatParameters
-from phasescope.trajectory.checkpoint import (
-    Stateful,
-    load_checkpoint,
-    newest_checkpoint,
-    restore,
-    save_checkpoint,
-)
+from phasescope.trajectory.checkpoint import Stateful
+from phasescope.trajectory.checkpoints import Checkpoints
+from phasescope.trajectory.contents import make_contents
+from phasescope.trajectory.flat import FlatParameters
+from phasescope.trajectory.hooks import Hooks, backward_scale
 from phasescope.trajectory.lock import RunLock
-from phasescope.trajectory.optimizers import DecayFactor, decay_factor
-from phasescope.trajectory.plan import Plan, format_bytes, make_plan, parse_save
-from phasescope.trajectory.plan import group_specs as make_group_specs
+from phasescope.trajectory.optimizers import DecayFactor, check_owned
+from phasescope.trajectory.plan import Plan, check_disk, make_plan
+from phasescope.trajectory.probes import Probe
 from phasescope.trajectory.runfile import RunFile, as_json
 from phasescope.trajectory.schedule import Schedule
-from phasescope.trajectory.session import Probe, Session, scalar
+from phasescope.trajectory.session import Session, scalar
+
+if TYPE_CHECKING:
+    from phasescope.trajectory.sketch import CountSketch
+    from phasescope.trajectory.sinks import Sink
 
 FLUSH_SECONDS = 5.0
 
@@ -50,19 +50,28 @@ class Recorder:
         model: The model. Parameters are flattened in ``named_parameters()`` order.
         optimizer: The optimizer whose updates are the steps.
         save: What to save when: ``{"gradients": every(1), "weights": log_spaced(200)}``. Groups:
-            gradients, updates, decay, weights, moments, norms, probes; one part of a group by a
-            slash: ``"norms/gradients"``, ``"moments/exp_avg"``, ``"probes/logits"``. The weights
-            after the last update are always added to the weights.
+            gradients, unclipped_gradients, updates, decay, weights, moments, norms,
+            component_norms, sketches, probes; one part of a group by a slash:
+            ``"norms/gradients"``, ``"moments/exp_avg"``, ``"probes/logits"``. The weights after
+            the last update are always added to the weights.
         n_steps: Number of updates of the whole run; `log_spaced` needs it.
         checkpoint: When to save a restorable state; call `end_step` last in the loop's body then.
         state: What else a checkpoint holds, such as ``{"scheduler": ..., "loader": ...}``: anything
-            with ``state_dict`` and ``load_state_dict``.
+            with ``state_dict`` and ``load_state_dict``. A gradient scaler belongs here too: the
+            updates that it skips are seen through it.
+        components: Named parts of the parameter vector for ``component_norms``, from
+            `phasescope.components`.
+        sketch: The sketch for ``sketches``.
+        sinks: Who else gets every metric and norm, such as TensorBoard.
         probes: Named functions of the model, evaluated in ``eval()`` and ``no_grad`` mode.
         config: The run's configuration, a mapping or dataclass of plain values, kept in run.json.
         loss_reduction: Whether the loss is a mean or a sum over the batch; it cannot be detected.
         dtype: float32, or bfloat16 for half the disk (relative rounding error up to 2^-9).
         decay: The rule ``param group -> lr * weight_decay`` of an optimizer whose decoupled decay
             phasescope does not know.
+        on_failure: What becomes of the training when recording cannot go on (a full disk):
+            ``"raise"`` stops it with a `RecordingError`, ``"continue"`` warns once and lets it run
+            without a recording. What was committed stays either way.
         resume: Go on from the newest checkpoint of `directory` (from step 0 if it has none).
 
     Raises:
@@ -96,11 +105,15 @@ class Recorder:
         n_steps: int | None = None,
         checkpoint: Schedule | None = None,
         state: Mapping[str, Stateful] | None = None,
+        components: Mapping[str, Any] | None = None,
+        sketch: CountSketch | None = None,
+        sinks: Sequence[Sink] = (),
         probes: Mapping[str, Probe] | None = None,
         config: Any = None,
         loss_reduction: Literal["mean", "sum", "unknown"] = "unknown",
         dtype: Literal["float32", "bfloat16"] = "float32",
         decay: DecayFactor | None = None,
+        on_failure: Literal["raise", "continue"] = "raise",
         resume: bool = False,
     ) -> None:
         self.directory = Path(directory)
@@ -108,37 +121,48 @@ class Recorder:
         self.optimizer = optimizer
         self.n_steps = n_steps
         self.step = 0
-        self._save = parse_save(save, probes or ())
-        self._probes = dict(probes or {})
-        self._checkpoint = checkpoint.resolve(n_steps) if checkpoint else None
-        self._state = dict(state or {})
+        if on_failure not in ("raise", "continue"):
+            raise ValueError(f"on_failure is 'raise' or 'continue', but {on_failure!r} arrived.")
+        self._on_failure = on_failure
+        self._failure: Exception | None = None
         self._resume = resume
-        self._decay = decay or decay_factor(optimizer)
+        self._checkpoints = Checkpoints(
+            self.directory, model, optimizer, state or {}, checkpoint, n_steps
+        )
         parameters = named_parameters(model)
         self.table = ParameterTable.from_module(model)
-        _check_owned(optimizer, parameters)
-        self._specs = make_group_specs(
-            self._save, self.table, optimizer, dtype=dtype, decay_known=self._decay is not None
+        check_owned(optimizer, parameters)
+        self._n_groups = len(optimizer.param_groups)
+        self._contents = make_contents(
+            save,
+            self.table,
+            optimizer,
+            n_steps=n_steps,
+            dtype=dtype,
+            decay=decay,
+            probes=probes or {},
+            components=components or {},
+            sketch=sketch,
+            sinks=sinks,
         )
-        for schedules in self._save.values():
-            for schedule in schedules.values():
-                schedule.resolve(n_steps)
         self._flat = FlatParameters(parameters, self.table)
         self._file = RunFile(
             self.directory,
             {
                 "parameters": self.table.to_json(),
+                "components": list(components or ()),
+                "sketch": sketch.to_json() if sketch is not None else None,
                 "save": {key: str(schedule) for key, schedule in save.items()},
                 "n_steps": n_steps,
                 "dtype": dtype,
                 "loss_reduction": loss_reduction,
                 "optimizer": type(optimizer).__name__,
-                "decay": "split" if self._decay is not None else "not split",
+                "decay": "split" if self._contents.decay is not None else "not split",
                 "config": as_json(config),
             },
         )
         self._session: Session | None = None
-        self._handles: list[RemovableHandle] = []
+        self._hooks: Hooks | None = None
 
     # --- before and after -------------------------------------------------------------------
 
@@ -153,13 +177,21 @@ class Recorder:
             >>> recorder.plan().rows[0].bytes_per_row
             4000
         """
-        return make_plan(self._save, self._specs, self.table, self.n_steps, self.directory)
+        return make_plan(
+            self._contents.save,
+            self._contents.specs,
+            self.table,
+            self.n_steps,
+            self.directory,
+            checkpoint=self._checkpoints.schedule,
+            checkpoint_bytes=self._checkpoints.n_bytes(),
+        )
 
     def attach(self) -> Recorder:
         """Start recording; called by ``with``. A second call changes nothing."""
         if self._session is not None:
             return self
-        self._check_disk()
+        check_disk(self.plan(), self.directory)
         self.directory.mkdir(parents=True, exist_ok=True)
         self._lock = RunLock(self.directory)
         try:
@@ -174,26 +206,18 @@ class Recorder:
         if self._session is None:
             return
         session, self._session = self._session, None
-        for handle in self._handles:
-            handle.remove()
+        if self._hooks is not None:
+            self._hooks.remove()
+        failure = self._failure
         try:
-            if not self._in_step:
-                session.final(self.step)
-            if status == "complete" and self._checkpoint and self._ended == self.step:
-                self._take_checkpoint(session)
-            session.flush()
-            session.writer.drain()
-        except BaseException:
-            status = "interrupted"
-            raise
+            self._finish(session, status)
+        except Exception as error:
+            failure = failure or error
+            if self._on_failure == "raise":
+                raise
         finally:
             session.writer.close()
-            self._file.write(
-                status=status,
-                step=self.step,
-                nonfinite=session.nonfinite,
-                missing_gradients=self._flat.missing,
-            )
+            self._end(session, status if failure is None else "interrupted", failure)
             self._lock.release()
         self._warn_nonfinite(session)
 
@@ -226,14 +250,15 @@ class Recorder:
             RuntimeError: The recorder is not attached.
             ValueError: A value has more than one element, or its step has been written already.
         """
+        if self._failure is not None:
+            return
         if self._session is None:
             raise RuntimeError(
                 "log() requires an attached recorder, but it is closed. Log inside "
                 "'with Recorder(...) as recorder:', or call recorder.attach() first."
             )
         if step is None:
-            coming = self._gradient_pending or self._ended == self.step
-            step = self.step if coming else self.step - 1
+            step = self.step if self._coming or self._ended == self.step else self.step - 1
         self._session.metrics.log(step, {name: scalar(name, v) for name, v in values.items()})
 
     def end_step(self) -> None:
@@ -243,20 +268,11 @@ class Recorder:
         belong together. What is logged from here on belongs to the coming step.
         """
         self._ended = self.step
-        if self._session is not None and self._checkpoint and self._checkpoint(self.step):
-            self._take_checkpoint(self._session)
+        session = self._session
+        if session is not None and self._checkpoints.due(self.step):
+            self._recording(lambda: self._take_checkpoint(session))
 
     # --- inside -----------------------------------------------------------------------------
-
-    def _check_disk(self) -> None:
-        plan = self.plan()
-        if plan.total_bytes is not None and plan.total_bytes > plan.free_bytes:
-            raise RecordingError(
-                f"the recording needs {format_bytes(plan.total_bytes)}, but the disk of "
-                f"{self.directory} has {format_bytes(plan.free_bytes)} free. Save fewer steps "
-                "(every(10), log_spaced(200)), use dtype='bfloat16', or choose another disk. "
-                "recorder.plan() shows what takes how much."
-            )
 
     def _open(self) -> None:
         exists = (self.directory / schema.RUN_FILE).exists()
@@ -268,120 +284,128 @@ class Recorder:
             )
         if exists:
             self._file.check_same()
-        tree = self._restore() if exists else None
+        restored = self._checkpoints.restore() if exists else None
+        if restored is not None:
+            self.step = restored[0]
         session = Session(
-            self.directory,
-            self.step,
-            self._flat,
-            self.model,
-            self.optimizer,
-            save=self._save,
-            specs=self._specs,
-            probes=self._probes,
-            n_steps=self.n_steps,
-            decay=self._decay,
+            self.directory, self.step, self._flat, self.model, self.optimizer, self._contents
         )
-        if tree is not None:
-            session.load_state(tree["extra"])
-        self._in_step = self._gradient_pending = self._closure = self._warned = False
+        if restored is not None:
+            session.load_state(restored[1])
+        # What is logged now belongs to the coming update.
+        self._coming = False
+        self._in_step = self._closure = self._warned = False
+        self._failure = None
         self._last_flush = time.monotonic()
         self._file.write(status="recording", step=self.step, nonfinite=session.nonfinite)
         self._ended = self.step
-        self._checkpointed = -1 if tree is None else self.step
-        if self._checkpoint and self._checkpoint(self.step):
+        if self._checkpoints.due(self.step):
             self._take_checkpoint(session)
         self._session = session
-        self._add_hooks(session)
+        self._hooks = Hooks(
+            self.optimizer,
+            self._flat.tensors,
+            self._checkpoints.scalers,
+            arrived=self._gradient_arrived,
+            before=self._before_update,
+            after=self._after_update,
+            skipped=self._update_skipped,
+        )
 
-    def _restore(self) -> dict[str, Any] | None:
-        """Load the newest checkpoint; the steps behind it are recorded again."""
-        newest = newest_checkpoint(self.directory / schema.CHECKPOINTS)
-        if newest is None:
-            return None
-        known = (torch.optim.lr_scheduler.LRScheduler, torch.amp.GradScaler)
-        if all(isinstance(item, known) for item in self._state.values()):
+    def _gradient_arrived(self, parameter: Tensor) -> None:
+        self._coming = True
+        session = self._session
+        if session is not None and (arrivals := session.captures.arrivals) is not None:
+            self._recording(lambda: arrivals.arrive(parameter, self.step))
+
+    def _before_update(self, closure: bool, scale: Tensor | None) -> None:
+        self._in_step, self._closure = True, closure
+        self._recording(lambda: self._record_before(scale))
+
+    def _record_before(self, scale: Tensor | None) -> None:
+        session, hooks = self._session, self._hooks
+        if session is None or hooks is None:
+            return
+        self._checkpoints.require(self.step)
+        if len(self.optimizer.param_groups) != self._n_groups:
+            check_owned(self.optimizer, named_parameters(self.model))
+            self._n_groups = len(self.optimizer.param_groups)
+        unfrozen = hooks.watch_unfrozen()
+        backward = scale
+        if session.captures.arrivals is not None:
+            session.captures.arrivals.unseen = unfrozen
+            if self._checkpoints.scalers:
+                backward = backward_scale(self._checkpoints.scalers)
+        session.before(
+            self.step, gradients_later=self._closure, scale=scale, backward_scale=backward
+        )
+
+    def _after_update(self) -> None:
+        session = self._session
+        if session is not None:
+            self._recording(lambda: session.after(self.step, gradients_later=self._closure))
+        self.step += 1
+        self._coming = self._in_step = False
+        now = time.monotonic()
+        if session is not None and now - self._last_flush > FLUSH_SECONDS:
+            self._recording(lambda: session.flush(metrics_before=self.step - 1))
+            self._last_flush = now
+            self._warn_nonfinite(session)
+
+    def _update_skipped(self, scale: float) -> None:
+        session = self._session
+        self._coming = True
+        if session is not None:
+            self._recording(lambda: session.skipped(self.step, scale))
+
+    def _recording(self, act: Callable[[], None]) -> None:
+        """Do a part of the recording; if it fails, do what `on_failure` says."""
+        if self._failure is not None:
+            return
+        try:
+            act()
+        except Exception as error:
+            if self._on_failure == "raise":
+                raise
+            self._failure = error
             warnings.warn(
-                f"{self.directory} is resumed from step {newest[0]} without a data position: the "
-                "run need not be bit-identical to an uninterrupted one. Pass the position in the "
-                "data to promise that: state={'loader': ...}, anything with state_dict().",
+                f"recording ended at step {self.step}, the training goes on without it: {error}",
                 RecordingWarning,
-                stacklevel=4,
+                stacklevel=3,
             )
-        tree = load_checkpoint(newest[1])
-        restore(tree, self.model, self.optimizer, self._state)
-        self.step = newest[0]
-        return tree
 
-    def _add_hooks(self, session: Session) -> None:
-        def gradient_arrived(parameter: Tensor) -> None:
-            self._gradient_pending = True
+    def _finish(self, session: Session, status: str) -> None:
+        if self._failure is None:
+            if not self._in_step:
+                session.final(self.step)
+            if status == "complete" and self._checkpoints.schedule and self._ended == self.step:
+                self._take_checkpoint(session)
+        session.flush()
+        session.writer.drain()
 
-        @torch.no_grad()
-        def before_step(optimizer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            self._require_checkpoint()
-            self._in_step = True
-            self._closure = any(a is not None for a in (*args[1:2], kwargs.get("closure")))
-            session.before(self.step, gradients_later=self._closure)
-
-        @torch.no_grad()
-        def after_step(optimizer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            session.after(self.step, gradients_later=self._closure)
-            self.step += 1
-            self._gradient_pending = self._in_step = False
-            now = time.monotonic()
-            if now - self._last_flush > FLUSH_SECONDS:
-                session.flush(metrics_before=self.step - 1)
-                self._last_flush = now
-                self._warn_nonfinite(session)
-
-        # Models with hooks on their parameters can still be saved with torch.save.
-        arrived = unserializable_hook(gradient_arrived)
-        self._handles = [
-            self.optimizer.register_step_pre_hook(before_step),
-            self.optimizer.register_step_post_hook(after_step),
-            *(
-                p.register_post_accumulate_grad_hook(arrived)
-                for p in self._flat.tensors
-                if p.requires_grad
-            ),
-        ]
-
-    def _require_checkpoint(self) -> None:
-        if self._checkpoint and self._checkpoint(self.step) and self._checkpointed < self.step:
-            raise RecordingError(
-                f"a checkpoint was due at step {self.step}, but end_step() was not called after "
-                "the update. Call recorder.end_step() last in the loop's body."
+    def _end(self, session: Session, status: str, failure: Exception | None) -> None:
+        try:
+            self._file.write(
+                status=status,
+                step=self.step,
+                failure=None if failure is None else str(failure),
+                nonfinite=session.nonfinite,
+                missing_gradients=self._flat.missing,
+                densified_gradients=list(self._flat.densified),
             )
+        except OSError:
+            # On a full disk the file stays as it was, as after a kill: the first error counts.
+            if failure is None:
+                raise
 
     def _take_checkpoint(self, session: Session) -> None:
         """Commit every row before this step, then write the state: a checkpoint is never ahead."""
-        if self._checkpointed == self.step:
-            return
-        session.flush(metrics_before=self.step)
-        session.writer.drain()
-        save_checkpoint(
-            self.directory / schema.CHECKPOINTS,
-            self.step,
-            self.model,
-            self.optimizer,
-            self._state,
-            session.state(),
-        )
-        self._checkpointed = self.step
+        if self._checkpoints.taken != self.step:
+            session.flush(metrics_before=self.step)
+            session.writer.drain()
+            self._checkpoints.take(self.step, session.state())
 
     def _warn_nonfinite(self, session: Session) -> None:
         if session.nonfinite and not self._warned:
             self._warned = True
             warnings.warn(session.watch.describe(), RecordingWarning, stacklevel=4)
-
-
-def _check_owned(optimizer: torch.optim.Optimizer, parameters: Mapping[str, nn.Parameter]) -> None:
-    owned = {id(p) for p in parameters.values()}
-    groups = [p for group in optimizer.param_groups for p in group["params"]]
-    foreign = [tuple(p.shape) for p in groups if id(p) not in owned]
-    if foreign:
-        raise ValueError(
-            f"the optimizer must update the model's parameters, but {len(foreign)} of its "
-            f"{len(groups)} tensors (shapes {foreign[:3]}) are not among them. Build the optimizer "
-            "from this model, or pass a ModuleDict that holds every module it updates."
-        )

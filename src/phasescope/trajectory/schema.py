@@ -21,6 +21,10 @@ LOCK = "lock"
 STEP = "step"
 PARAMETER = "parameter"
 TENSOR = "tensor"
+COMPONENT = "component"
+BUCKET = "bucket"
+
+UNCLIPPED = "unclipped_gradients"
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,12 @@ GROUPS = {
         (STEP, PARAMETER),
         "update",
     ),
+    UNCLIPPED: Group(
+        "the gradient as the backward passes left it at weights[t]: accumulated, unscaled, before "
+        "the loop clipped it",
+        (STEP, PARAMETER),
+        "update",
+    ),
     "updates": Group("weights[t+1] - weights[t], decay included", (STEP, PARAMETER), "update"),
     "decay": Group(
         "the part of the update that decoupled weight decay made: -lr * weight_decay * weights[t]",
@@ -51,10 +61,27 @@ GROUPS = {
     "norms": Group(
         "L2 norm of every tensor's gradient, update, decay and weights", (STEP, TENSOR), "update"
     ),
+    "component_norms": Group(
+        "L2 norm of every component's gradient, update, decay and weights",
+        (STEP, COMPONENT),
+        "update",
+    ),
+    "sketches": Group(
+        "CountSketch of the gradient, update, decay or weights", (STEP, BUCKET), "update"
+    ),
     "probes": Group("values of named functions of the model at weights[t]", (STEP,), "state"),
     "metrics": Group("what the loop logged, under the step of its weights", (STEP,), "state"),
+    "skipped": Group(
+        "updates that a gradient scaler skipped at weights[t], one row each: steps may repeat",
+        (STEP,),
+        "state",
+    ),
 }
+# Written without being asked for.
+UNASKED = ("metrics", "skipped")
 NORMS = ("gradients", "updates", "decay", "weights")
+# Groups of numbers about a quantity, with one array for each quantity.
+SUMMARIES = ("norms", "component_norms", "sketches")
 DTYPES = ("float32", "bfloat16")
 
 
@@ -111,7 +138,7 @@ def validate_store(metadata: dict[str, Any], n_parameters: int, where: Path) -> 
                 "it written by something else? Move it out of the store."
             )
         dimensions = node.get("dimension_names") or []
-        if name in (STEP, TENSOR):
+        if name in (STEP, TENSOR, COMPONENT):
             continue
         expected = list(GROUPS[root].dimensions)
         if dimensions[: len(expected)] != expected:

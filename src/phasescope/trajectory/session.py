@@ -6,18 +6,20 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from phasescope.trajectory import schema
-from phasescope.trajectory.captures import Captures, FlatParameters, ProbeCapture
-from phasescope.trajectory.channels import Channel, MetricsLog, WriterThread
+from phasescope.trajectory.captures import Captures
+from phasescope.trajectory.channels import Channel, Job, MetricsLog, WriterThread
+from phasescope.trajectory.contents import Contents
+from phasescope.trajectory.flat import FlatParameters
 from phasescope.trajectory.nonfinite import NonFiniteWatch
-from phasescope.trajectory.optimizers import DecayFactor
-from phasescope.trajectory.schedule import Schedule
+from phasescope.trajectory.probes import ProbeCapture
 from phasescope.trajectory.store import ArraySpec, TrajectoryStore
 
-Probe = Callable[[nn.Module], Any]
+_SKIPPED = {"scale": ArraySpec("float64", (), (), 4096, fill=float("nan"))}
 
 
 class Session:
@@ -29,11 +31,7 @@ class Session:
         flat: The model's parameters.
         model: The model, for the probes.
         optimizer: The optimizer that is recorded.
-        save: Group, part of it, schedule.
-        specs: Arrays of every group but the probes.
-        probes: Named functions of the model.
-        n_steps: Length of the run, if known.
-        decay: The rule of decoupled decay, if known.
+        contents: What is recorded.
     """
 
     def __init__(
@@ -43,39 +41,35 @@ class Session:
         flat: FlatParameters,
         model: nn.Module,
         optimizer: torch.optim.Optimizer,
-        *,
-        save: Mapping[str, Mapping[str, Schedule]],
-        specs: Mapping[str, Mapping[str, ArraySpec]],
-        probes: Mapping[str, Probe],
-        n_steps: int | None,
-        decay: DecayFactor | None,
+        contents: Contents,
     ) -> None:
         store = TrajectoryStore(directory / schema.STORE, {"schema": schema.SCHEMA_VERSION})
         store.truncate(step)
         self._model = model
         self._flat = flat
+        self._contents = contents
         self.nonfinite: list[dict[str, Any]] = []
         self.watch = NonFiniteWatch(flat.table, self.nonfinite)
-        self.writer = WriterThread(store)
+        self.writer = WriterThread(store, *([contents.sinks] if contents.sinks else []))
         self.metrics = MetricsLog(self.writer)
         self._channels: dict[str, tuple[Channel, Callable[[int], bool]]] = {}
-        for group, arrays in specs.items():
-            due = next(iter(save[group].values())).resolve(n_steps)
-            self._channels[group] = (self._channel(group, arrays, specs), due)
-        self._captures = Captures(flat, optimizer, self._channels, decay)
-        schedules = save.get("probes", {})
+        for group, arrays in contents.specs.items():
+            due = next(iter(contents.save[group].values())).resolve(contents.n_steps)
+            self._channels[group] = (self._channel(group, arrays), due)
+        self.captures = Captures(
+            flat, optimizer, self._channels, contents.decay, contents.summaries
+        )
+        schedules = contents.save.get("probes", {})
         self._probes = [
-            ProbeCapture(name, probe, schedule.resolve(n_steps))
-            for name, probe in probes.items()
+            ProbeCapture(name, probe, schedule.resolve(contents.n_steps))
+            for name, probe in contents.probes.items()
             if (schedule := schedules.get(name, schedules.get(""))) is not None
         ]
         store.commit()
 
-    def _channel(
-        self, group: str, arrays: Mapping[str, ArraySpec], specs: Mapping[str, Any]
-    ) -> Channel:
+    def _channel(self, group: str, arrays: Mapping[str, ArraySpec]) -> Channel:
         # One watch is enough: the norms are looked at only where no gradients are saved.
-        watched = "gradients" if "gradients" in specs else "norms"
+        watched = "gradients" if "gradients" in self._contents.specs else "norms"
         inspect = self.watch if group == watched and "gradients" in {group, *arrays} else None
         return Channel(
             group,
@@ -84,24 +78,40 @@ class Session:
             pinned=any(p.is_cuda for p in self._flat.tensors),
             inspect=inspect,
             attributes={"meaning": schema.GROUPS[group].meaning},
-            labels={schema.TENSOR: self._flat.table.names} if group == "norms" else {},
+            labels=self._contents.labels.get(group, {}),
         )
 
-    def before(self, step: int, *, gradients_later: bool) -> None:
-        """Record what exists before update `step`."""
+    def before(
+        self,
+        step: int,
+        *,
+        gradients_later: bool,
+        scale: Tensor | None = None,
+        backward_scale: Tensor | float | None = None,
+    ) -> None:
+        """Record what exists before update `step`; see `Captures.before`."""
         self.writer.check()
         for probe in self._probes:
             if probe.due(step):
                 probe.evaluate(self._model, step, self.writer)
-        self._captures.before(step, gradients_later=gradients_later)
+        self.captures.before(
+            step, gradients_later=gradients_later, scale=scale, backward_scale=backward_scale
+        )
 
     def after(self, step: int, *, gradients_later: bool) -> None:
         """Record what exists after update `step`."""
-        self._captures.after(step, gradients_later=gradients_later)
+        self.captures.after(step, gradients_later=gradients_later)
+
+    def skipped(self, step: int, scale: float) -> None:
+        """Record that an update at the weights of `step` was skipped, and the scale it had."""
+        if self.captures.arrivals is not None:
+            self.captures.arrivals.forget()
+        values = {"scale": np.array([[scale]])}
+        self.writer.submit(Job("skipped", _SKIPPED, np.array([step], np.int64), values))
 
     def final(self, step: int) -> None:
         """Record the weights after the last update."""
-        self._captures.final(step)
+        self.captures.final(step)
 
     def flush(self, metrics_before: int | None = None) -> None:
         """Hand every complete row to the writer, and the metrics of steps below a bound."""
@@ -120,6 +130,7 @@ class Session:
             "metrics": pending,
             "nonfinite": list(self.nonfinite),
             "missing_gradients": dict(self._flat.missing),
+            "densified_gradients": list(self._flat.densified),
         }
 
     def load_state(self, state: Mapping[str, Any]) -> None:
@@ -128,6 +139,7 @@ class Session:
             self.metrics.log(step, values)
         self.nonfinite.extend(state["nonfinite"])
         self._flat.missing |= state["missing_gradients"]
+        self._flat.densified |= dict.fromkeys(state.get("densified_gradients", ()))
 
 
 _RESERVED = ("", ".", "..", schema.STEP, "values", "zarr.json")
