@@ -5,6 +5,8 @@ import itertools
 import json
 import os
 import signal
+import threading
+import time
 from pathlib import Path
 
 import torch
@@ -55,6 +57,7 @@ def everything(n_steps=N_STEPS):
     """Every group, on schedules that do not coincide."""
     return {
         "gradients": ps.every(1),
+        "unclipped_gradients": ps.every(7),
         "updates": ps.every(2),
         "decay": ps.every(3),
         "weights": ps.log_spaced(9) | ps.every(11),
@@ -64,10 +67,17 @@ def everything(n_steps=N_STEPS):
     }
 
 
-def recorded_training(directory, *, resume=False, stop=None, on_step=None):
+def recorded_training(
+    directory, *, resume=False, stop=None, on_step=None, on_probe=lambda: None, **options
+):
     """The training of `setup` with everything recorded; returns the model."""
     model, optimizer, scheduler, batches = setup()
     probe_input = torch.linspace(-1, 1, 12).reshape(2, 6)
+
+    def logits(model):
+        on_probe()
+        return model(probe_input)
+
     with ps.Recorder(
         directory,
         model,
@@ -76,9 +86,10 @@ def recorded_training(directory, *, resume=False, stop=None, on_step=None):
         n_steps=N_STEPS,
         checkpoint=ps.every(10),
         state={"scheduler": scheduler, "loader": batches},
-        probes={"logits": lambda m: m(probe_input)},
+        probes={"logits": logits},
         config={"seed": 0},
         resume=resume,
+        **options,
     ) as recorder:
         for x, y in batches:
             loss = step(model, optimizer, x, y)
@@ -138,6 +149,23 @@ def announced_training(directory, started, proceed):
         proceed.wait()
 
     recorded_training(directory, resume=True, on_step=announce)
+
+
+def interruptible_training(directory, started, proceed, delay):
+    """`recorded_training` in a process that gets a real SIGINT some time after its second step."""
+
+    def announce(step):
+        if step == 2:
+            started.set()
+            proceed.wait()
+            threading.Timer(delay, os.kill, (os.getpid(), signal.SIGINT)).start()
+        time.sleep(0.002)  # forty steps take longer than the longest delay
+
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        recorded_training(directory, resume=True, on_step=announce)
+    except KeyboardInterrupt:
+        os._exit(130)
 
 
 def bare_run(directory, n_parameters):

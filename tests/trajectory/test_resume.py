@@ -64,13 +64,18 @@ def assert_complete_and_identical(directory, uninterrupted):
 
 
 def assert_prefix(directory, uninterrupted):
-    """What a killed process left can be read, and is what the whole run has there."""
+    """What a stopped process left can be read, and is what the whole run has there."""
     run = ps.open_run(directory)
+    # A loop that was interrupted adds the weights it was left with, and metrics of a step to come.
+    interrupted = run.status == "interrupted"
     for name in run.series_names:
         steps, values = uninterrupted[1][name]
         n = len(run[name])
-        np.testing.assert_array_equal(run[name].steps, steps[:n], err_msg=name)
-        np.testing.assert_array_equal(run[name][:], values[:n], err_msg=name)
+        if interrupted:
+            n = int((run[name].steps < run.info["step"]).sum())
+            assert n >= len(run[name]) - 1
+        np.testing.assert_array_equal(run[name].steps[:n], steps[:n], err_msg=name)
+        np.testing.assert_array_equal(run[name][:n], values[:n], err_msg=name)
 
 
 @pytest.mark.parametrize(
@@ -142,7 +147,7 @@ def die_and_resume(directory, processes, uninterrupted, n_deaths, seed):
 
 
 def test_random_deaths_leave_no_trace(tmp_path, processes, uninterrupted):
-    die_and_resume(tmp_path, processes, uninterrupted, n_deaths=6, seed=0)
+    die_and_resume(tmp_path, processes, uninterrupted, n_deaths=20, seed=0)
 
 
 @pytest.mark.slow

@@ -519,7 +519,9 @@ def test_two_optimizers_of_one_model_are_recorded_by_a_recorder_each(tmp_path):
         ps.Recorder(tmp_path / "second", recorded, second, save=save),
     ):
         loop(recorded, first, second)
-    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), recorded.parameters()))
+    assert all(
+        torch.equal(a, b) for a, b in zip(model.parameters(), recorded.parameters(), strict=True)
+    )
     one, two = ps.open_run(tmp_path / "first"), ps.open_run(tmp_path / "second")
     assert (len(one.gradients), len(two.gradients)) == (8, 4)
     # Each sees the change that its own optimizer makes.
@@ -557,7 +559,9 @@ def test_training_can_go_on_when_recording_cannot(tmp_path):
     assert [w.category for w in caught] == [RecordingWarning]
     assert "recording ended at step 3, the training goes on without it" in str(caught[0].message)
     assert recorder.step == 8
-    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), twin.parameters()))
+    assert all(
+        torch.equal(a, b) for a, b in zip(model.parameters(), twin.parameters(), strict=True)
+    )
     run = ps.open_run(tmp_path / "run")
     assert run.status == "interrupted"
     assert "probe 'shape' must return one shape" in run.info["failure"]

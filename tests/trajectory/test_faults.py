@@ -1,0 +1,128 @@
+"""A full disk and Ctrl-C, by doing them; deaths of the process are in test_resume.py."""
+
+import os
+import shutil
+import subprocess
+import warnings
+
+import pytest
+import torch
+
+import phasescope as ps
+from phasescope.errors import RecordingError, RecordingWarning
+from trajectory import loops
+from trajectory.test_resume import (
+    assert_complete_and_identical,
+    assert_prefix,
+    processes,
+    uninterrupted,
+)
+
+__all__ = ["processes", "uninterrupted"]  # fixtures
+
+MEGABYTES = 3
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of its own with a few megabytes, and a function that makes it larger."""
+    path = tmp_path / "disk"
+    path.mkdir()
+
+    def mount(*options):
+        mount = shutil.which("mount")
+        command = [mount or "mount", "-t", "tmpfs", "-o", ",".join(options), "tmpfs", str(path)]
+        return mount and subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+    if not mount(f"size={MEGABYTES}m"):
+        pytest.skip("a small file system cannot be mounted here: needs root on Linux")
+    yield path, lambda: mount("remount", "size=200m")
+    subprocess.run(["umount", str(path)], check=False)
+
+
+def fill(directory):
+    """Write until the disk is full."""
+    with (
+        open(directory / "ballast", "wb", buffering=0) as file,
+        pytest.raises(OSError, match="No space left"),
+    ):
+        while True:
+            file.write(bytes(4096))
+
+
+def fill_at(directory, step):
+    def on_step(now):
+        if now == step:
+            fill(directory)
+
+    return on_step
+
+
+@pytest.mark.parametrize("step", [1, 9, 15, 33])
+def test_a_disk_that_fills_stops_the_recording_and_freeing_it_resumes(
+    small_disk, uninterrupted, step
+):
+    disk, enlarge = small_disk
+    with pytest.raises(RecordingError, match=r"disk is full.*[Ff]ree some space.*resume=True"):
+        loops.recorded_training(disk / "run", on_step=fill_at(disk, step))
+    assert_prefix(disk / "run", uninterrupted)
+    kept = len(ps.open_run(disk / "run").gradients)
+    assert kept >= step // 10 * 10 - 1
+    assert enlarge()
+    loops.recorded_training(disk / "run", resume=True)
+    assert_complete_and_identical(disk / "run", uninterrupted)
+
+
+def test_a_training_goes_on_without_a_disk_if_that_was_asked_for(small_disk, uninterrupted):
+    disk, enlarge = small_disk
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        model = loops.recorded_training(
+            disk / "run", on_step=fill_at(disk, 13), on_failure="continue"
+        )
+    assert [w.category for w in caught] == [RecordingWarning]
+    assert "the training goes on without it" in str(caught[0].message)
+    assert "disk is full" in str(caught[0].message)
+    for name, value in uninterrupted[2].items():
+        assert torch.equal(model.state_dict()[name], value), name
+    assert_prefix(disk / "run", uninterrupted)
+    # The same run is recorded to its end once there is room.
+    assert enlarge()
+    loops.recorded_training(disk / "run", resume=True)
+    assert_complete_and_identical(disk / "run", uninterrupted)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT for other processes")
+@pytest.mark.parametrize("delay", [0.0, 0.02, 0.05])
+def test_ctrl_c_at_any_moment_leaves_a_run_that_goes_on(tmp_path, processes, uninterrupted, delay):
+    started, proceed = processes.Event(), processes.Event()
+    process = processes.Process(
+        target=loops.interruptible_training, args=(tmp_path / "run", started, proceed, delay)
+    )
+    process.start()
+    assert started.wait(60)
+    proceed.set()
+    process.join(60)
+    assert process.exitcode == 130
+    run = ps.open_run(tmp_path / "run")
+    assert run.status == "interrupted"
+    assert_prefix(tmp_path / "run", uninterrupted)
+    loops.recorded_training(tmp_path / "run", resume=True)
+    assert_complete_and_identical(tmp_path / "run", uninterrupted)
+
+
+def test_ctrl_c_in_the_middle_of_a_hook_loses_the_step_and_nothing_else(tmp_path, uninterrupted):
+    calls = iter(range(100))
+
+    def interrupt():
+        if next(calls) == 6:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        loops.recorded_training(tmp_path / "run", on_probe=interrupt)
+    run = ps.open_run(tmp_path / "run")
+    assert run.status == "interrupted"
+    assert run.gradients.steps[-1] == 23  # the probe of step 24 was interrupted
+    assert_prefix(tmp_path / "run", uninterrupted)
+    loops.recorded_training(tmp_path / "run", resume=True)
+    assert_complete_and_identical(tmp_path / "run", uninterrupted)
