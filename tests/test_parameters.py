@@ -1,10 +1,14 @@
 import json
+import pickle
 
+import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import nn
 
-from phasescope.parameters import Component, ParameterTable, named_parameters
+from phasescope.parameters import Component, ParameterTable, named_modules, named_parameters
 
 
 class Module(nn.Module):
@@ -117,3 +121,111 @@ def test_components_must_be_sorted_disjoint_ranges(intervals):
 def test_touching_ranges_are_disjoint_and_counted_once():
     assert Component("part", ((0, 2), (2, 5))).size == 5
     assert Component("nothing", ()).size == 0
+
+
+def test_modules_are_named_without_wrappers_and_in_every_place_where_they_stand():
+    shared = nn.Linear(1, 1)
+    bare = nn.ModuleDict({"a": nn.Sequential(shared, shared)})
+    assert list(named_modules(bare)) == ["", "a", "a.0", "a.1"]
+    wrapped = named_modules(nn.DataParallel(torch.compile(bare, backend="eager")))
+    assert list(wrapped) == ["", "a", "a.0", "a.1"]
+    assert wrapped[""] is bare
+    assert wrapped["a.1"] is shared
+
+
+def test_tied_tensors_can_be_asked_for_under_every_name():
+    model = nn.ModuleDict({"embed": nn.Embedding(5, 3), "unembed": nn.Linear(3, 5, bias=False)})
+    model["unembed"].weight = model["embed"].weight
+    found = named_parameters(nn.DataParallel(model), tied=True)
+    assert list(found) == ["embed.weight", "unembed.weight"]
+    assert found["embed.weight"] is found["unembed.weight"]
+
+
+def test_masks_are_flattened_like_tensors():
+    masks = {
+        n: torch.zeros(s, dtype=torch.bool)
+        for n, s in zip(table().names, table().shapes, strict=True)
+    }
+    masks["module.weight"][:, 1] = True
+    part = Component.from_mask("column", table().flatten(masks))
+    assert part.columns.tolist() == [2, 4, 6]
+    assert table().unflatten(part.mask(10))["module.weight"].sum() == 3
+
+
+rows = st.lists(st.booleans(), max_size=30)
+# Masks with regular stretches, where ranges are grouped into blocks.
+masks = st.one_of(
+    rows,
+    st.lists(
+        st.tuples(st.lists(st.booleans(), min_size=1, max_size=6), st.integers(1, 6)), max_size=4
+    ).map(lambda parts: [bit for row, n in parts for bit in row * n]),
+)
+
+
+@given(masks)
+def test_a_mask_a_component_and_its_intervals_are_the_same(mask: list[bool]):
+    wanted = torch.tensor(mask, dtype=torch.bool)
+    part = Component.from_mask("part", wanted)
+    assert torch.equal(part.mask(len(mask)), wanted)
+    assert torch.equal(part.columns, wanted.nonzero().flatten())
+    assert part.size == wanted.sum()
+    assert part.stop == (0 if part.size == 0 else int(part.columns[-1]) + 1)
+    assert all(a < b for a, b in part.intervals)
+    assert all(b < a for (_, b), (a, _) in zip(part.intervals, part.intervals[1:], strict=False))
+    same = Component("part", part.intervals)
+    assert part == same
+    assert hash(part) == hash(same)
+    assert Component.from_json(json.loads(json.dumps(part.to_json()))) == part
+    assert pickle.loads(pickle.dumps(part)) == part
+
+
+block = st.tuples(st.integers(0, 30), st.integers(1, 4), st.integers(0, 5), st.integers(1, 6))
+
+
+@given(st.lists(block, max_size=5))
+def test_blocks_in_any_order_are_their_union(drawn: list[tuple[int, int, int, int]]):
+    blocks = np.array([(a, n, n + gap, count) for a, n, gap, count in drawn], dtype=np.int64)
+    wanted = torch.zeros(100, dtype=torch.bool)
+    for start, length, stride, count in blocks.reshape(-1, 4).tolist():
+        for i in range(count):
+            wanted[start + i * stride : start + i * stride + length] = True
+    part = Component("part", blocks=blocks.reshape(-1, 4))
+    assert torch.equal(part.mask(100), wanted)
+    assert part.size == wanted.sum()
+
+
+def test_a_regular_component_is_one_block_however_many_ranges_it_has():
+    ranges = [(7 + 100 * i, 10 + 100 * i) for i in range(5000)]
+    part = Component("columns", ranges)
+    assert part.blocks.tolist() == [[7, 3, 100, 5000]]
+    assert part.intervals == tuple(ranges)
+
+
+def test_components_differ_by_name_and_by_columns():
+    part = Component("part", ((0, 2), (4, 5)))
+    assert part != Component("other", ((0, 2), (4, 5)))
+    assert part != Component("part", ((0, 2), (5, 6)))
+    assert part != Component("part", ((0, 3), (4, 5)))
+    assert part != "part"
+
+
+def test_a_component_prints_its_ranges_or_how_many_there_are():
+    assert repr(Component("part", ((0, 2), (4, 5)))) == "Component('part', ((0, 2), (4, 5)))"
+    many = Component("many", [(2 * i, 2 * i + 1) for i in range(2000)])
+    assert repr(many) == "Component('many', 2,000 columns in 2,000 ranges)"
+
+
+def test_a_component_cannot_be_changed():
+    part = Component("part", ((0, 2),))
+    with pytest.raises(AttributeError):
+        part.name = "other"  # pyright: ignore[reportAttributeAccessIssue]
+    with pytest.raises(ValueError, match="read-only"):
+        part.blocks[0, 0] = 5
+
+
+def test_blocks_that_make_no_sense_and_masks_that_are_too_short_are_refused():
+    for wrong in ([-1, 1, 1, 1], [0, 0, 1, 1], [0, 3, 2, 4], [0, 1, 1, 0]):
+        with pytest.raises(ValueError, match=r"blocks must be rows.*'part' has"):
+            Component("part", blocks=np.array([wrong]))
+    with pytest.raises(ValueError, match=r"at least 5 columns is required for 'part'.*n_columns=4"):
+        Component("part", ((2, 5),)).mask(4)

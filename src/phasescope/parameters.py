@@ -4,49 +4,155 @@ from __future__ import annotations
 
 import bisect
 import difflib
+import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Int64, Shaped
 from torch import Tensor, nn
 
 # Prefixes that DistributedDataParallel and torch.compile put before every name.
 _WRAPPER_PREFIXES = ("module.", "_orig_mod.")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False, eq=False, repr=False)
 class Component:
-    """A named part of the flat parameter vector.
+    """A named part of the flat parameter vector: any set of its entries.
 
-    Args:
-        name: What the part is called in tables and figures.
-        intervals: Sorted, disjoint column ranges ``[start, stop)`` of the flat vector.
+    `phasescope.components` makes them from names such as ``"l0h1"``; here they are made from column
+    ranges or, with `from_mask`, from a mask. Two components are equal if they have the same name
+    and the same columns.
 
     Example:
-        >>> Component("first two and the fifth", ((0, 2), (4, 5))).size
-        3
+        >>> part = Component("first two and the fifth", ((0, 2), (4, 5)))
+        >>> part.size, part.columns
+        (3, tensor([0, 1, 4]))
     """
 
     name: str
-    intervals: tuple[tuple[int, int], ...]
+    """What the part is called in tables and figures."""
+    blocks: Int64[np.ndarray, "n_blocks 4"]
+    """Regular groups of ranges, as rows (start, length, stride, count): `count` ranges of `length`
+    columns whose starts lie `stride` apart. A column of a matrix is one block however many rows
+    there are, so thousands of neurons cost little; `intervals` spells the blocks out."""
 
-    def __post_init__(self) -> None:
-        end = 0
-        for start, stop in self.intervals:
-            if start < end or stop <= start:
+    def __init__(
+        self,
+        name: str,
+        intervals: Sequence[tuple[int, int]] = (),
+        *,
+        blocks: Int64[np.ndarray, "n_blocks 4"] | None = None,
+    ) -> None:
+        """Check the ranges.
+
+        Args:
+            name: What the part is called in tables and figures.
+            intervals: Sorted, disjoint column ranges ``[start, stop)`` of the flat vector.
+            blocks: The same as regular groups of ranges, in any order; instead of `intervals`.
+
+        Raises:
+            ValueError: The ranges are not sorted, overlap or are empty.
+        """
+        if blocks is None:
+            ranges = np.asarray(intervals, dtype=np.int64).reshape(-1, 2)
+            starts, stops = ranges[:, 0], ranges[:, 1]
+            if (stops <= starts).any() or (starts < np.append(0, stops[:-1])[: len(starts)]).any():
                 raise ValueError(
                     "Component intervals must be sorted, disjoint and non-empty [start, stop) "
-                    f"ranges, but {self.name!r} has {self.intervals}. Sort and merge them."
+                    f"ranges, but {name!r} has {_few(intervals)}. Sort and merge them."
                 )
-            end = stop
+            blocks = _blocks(starts, stops)
+        else:
+            blocks = _disjoint(np.array(blocks, dtype=np.int64).reshape(-1, 4), name)
+        blocks.setflags(write=False)
+        object.__setattr__(self, "name", name)
+        object.__setattr__(self, "blocks", blocks)
+
+    @classmethod
+    def from_mask(cls, name: str, mask: Bool[Tensor, " P"]) -> Component:
+        """The columns at which a mask is true.
+
+        Args:
+            name: What the part is called.
+            mask: True where a column belongs to the part. From one mask per tensor:
+                ``table.flatten(masks)``.
+
+        Example:
+            >>> Component.from_mask("odd", torch.tensor([False, True, False, True])).intervals
+            ((1, 2), (3, 4))
+        """
+        edges = np.flatnonzero(np.diff(mask.cpu().numpy().astype(np.int8), prepend=0, append=0))
+        return cls(name, blocks=_blocks(edges[::2], edges[1::2]))
+
+    @functools.cached_property
+    def intervals(self) -> tuple[tuple[int, int], ...]:
+        """Sorted, merged, disjoint column ranges ``[start, stop)``."""
+        starts, stops = self._ranges()
+        return tuple(zip(starts.tolist(), stops.tolist(), strict=True))
 
     @property
     def size(self) -> int:
         """Number of parameters in the component."""
-        return sum(stop - start for start, stop in self.intervals)
+        return int((self.blocks[:, 1] * self.blocks[:, 3]).sum())
+
+    @property
+    def stop(self) -> int:
+        """The column after the last one; 0 for an empty component."""
+        start, length, stride, count = self.blocks.T
+        return int((start + stride * (count - 1) + length).max(initial=0))
+
+    @property
+    def columns(self) -> Int64[Tensor, " size"]:
+        """Every column, in increasing order: ``A[:, component.columns]`` selects from a matrix."""
+        starts, stops = self._ranges()
+        return torch.from_numpy(_spelled_out(starts, stops - starts))
+
+    def mask(self, n_columns: int) -> Bool[Tensor, " n_columns"]:
+        """True at the columns of the component.
+
+        Raises:
+            ValueError: The component has columns beyond.
+        """
+        if self.stop > n_columns:
+            raise ValueError(
+                f"a mask over at least {self.stop} columns is required for {self.name!r}, but "
+                f"n_columns={n_columns}. Take the size of the parameter table."
+            )
+        mask = torch.zeros(n_columns, dtype=torch.bool)
+        mask[self.columns] = True
+        return mask
+
+    def to_json(self) -> dict[str, Any]:
+        """The component as plain lists and numbers."""
+        return {"name": self.name, "blocks": self.blocks.tolist()}
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Component:
+        """The component that `to_json` wrote."""
+        return cls(data["name"], blocks=np.array(data["blocks"], dtype=np.int64).reshape(-1, 4))
+
+    def _ranges(self) -> tuple[np.ndarray, np.ndarray]:
+        return _merged(*_ranges_of(self.blocks))
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Component):
+            return NotImplemented
+        if self.name != other.name or self.size != other.size:
+            return False
+        pairs = zip(self._ranges(), other._ranges(), strict=True)
+        return all(np.array_equal(mine, theirs) for mine, theirs in pairs)
+
+    def __hash__(self) -> int:
+        return hash((self.name, self.size, self.stop))
+
+    def __repr__(self) -> str:
+        n_ranges = int(self.blocks[:, 3].sum())
+        shown = self.intervals if n_ranges <= 4 else f"{self.size:,} columns in {n_ranges:,} ranges"
+        return f"Component({self.name!r}, {shown})"
 
 
 @dataclass(frozen=True)
@@ -118,7 +224,7 @@ class ParameterTable:
             raise IndexError(f"columns go from 0 to {self.size - 1}, but {column} was asked for.")
         return self.names[bisect.bisect_right(self.offsets, column) - 1]
 
-    def unflatten(self, vector: Float[Tensor, " P"]) -> dict[str, Tensor]:
+    def unflatten(self, vector: Shaped[Tensor, " P"]) -> dict[str, Tensor]:
         """Views of a flat vector under the tensors' names and shapes.
 
         Raises:
@@ -132,7 +238,7 @@ class ParameterTable:
         parts = vector.split(list(self.sizes))
         return {n: p.view(s) for n, p, s in zip(self.names, parts, self.shapes, strict=True)}
 
-    def flatten(self, tensors: Mapping[str, Tensor]) -> Float[Tensor, " P"]:
+    def flatten(self, tensors: Mapping[str, Tensor]) -> Shaped[Tensor, " P"]:
         """One flat vector from named tensors, in the table's order.
 
         Raises:
@@ -160,23 +266,49 @@ class ParameterTable:
         return cls(tuple(r["name"] for r in rows), tuple(tuple(r["shape"]) for r in rows))
 
 
-def named_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
+def named_parameters(model: nn.Module, *, tied: bool = False) -> dict[str, nn.Parameter]:
     """A module's parameters under their names without wrapper prefixes.
 
     ``module.`` (DistributedDataParallel) and ``_orig_mod.`` (torch.compile) are removed wherever a
     wrapper put them, so that a wrapped and a bare model give the same names.
 
+    Args:
+        model: The module.
+        tied: Whether a tensor that has several names appears under each of them, and not only under
+            the first.
+
     Example:
         >>> list(named_parameters(nn.DataParallel(nn.Linear(1, 1))))
         ['weight', 'bias']
     """
-    wrappers = {
+    wrappers = _wrappers(model)
+    found = model.named_parameters(remove_duplicate=not tied)
+    return {_strip(name, wrappers): parameter for name, parameter in found}
+
+
+def named_modules(model: nn.Module) -> dict[str, nn.Module]:
+    """A module's submodules under their paths without wrapper prefixes, wrappers left out.
+
+    A submodule that is registered in several places appears in each of them; the path of the model
+    itself is empty.
+
+    Example:
+        >>> list(named_modules(nn.DataParallel(nn.Sequential(nn.ReLU()))))
+        ['', '0']
+    """
+    wrappers = _wrappers(model)
+    found = model.named_modules(remove_duplicate=False)
+    return {_strip(path, wrappers): module for path, module in found if path not in wrappers}
+
+
+def _wrappers(model: nn.Module) -> set[str]:
+    """Paths of the modules that do nothing but wrap another."""
+    return {
         path
-        for path, module in model.named_modules()
+        for path, module in model.named_modules(remove_duplicate=False)
         if isinstance(module, nn.DataParallel | nn.parallel.DistributedDataParallel)
         or type(module).__name__ == "OptimizedModule"
     }
-    return {_strip(name, wrappers): p for name, p in model.named_parameters()}
 
 
 def _strip(name: str, wrappers: set[str]) -> str:
@@ -188,3 +320,69 @@ def _strip(name: str, wrappers: set[str]) -> str:
         if not (inside and f"{part}." in _WRAPPER_PREFIXES):
             kept.append(part)
     return ".".join(kept)
+
+
+def _spelled_out(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """Every integer of the ranges that begin at `starts`, one range after the other."""
+    ends = lengths.cumsum()
+    return np.repeat(starts - ends + lengths, lengths) + np.arange(lengths.sum())
+
+
+def _ranges_of(blocks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """First and last-plus-one columns of every range of the blocks, unsorted."""
+    start, length, stride, count = blocks.T
+    position = _spelled_out(np.zeros_like(count), count)
+    starts = np.repeat(start, count) + position * np.repeat(stride, count)
+    return starts, starts + np.repeat(length, count)
+
+
+def _merged(starts: np.ndarray, stops: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Sorted, disjoint ranges that cover what the given ones cover."""
+    order = np.argsort(starts, kind="stable")
+    starts, stops = starts[order], np.maximum.accumulate(stops[order])
+    opens = np.append(True, starts[1:] > stops[:-1])[: len(starts)]
+    closes = np.append(opens[1:], True)[: len(stops)]
+    return starts[opens], stops[closes]
+
+
+def _blocks(starts: np.ndarray, stops: np.ndarray) -> np.ndarray:
+    """Ranges as few blocks: neighbours of one length and one distance share a block."""
+    starts, stops = _merged(np.asarray(starts, np.int64), np.asarray(stops, np.int64))
+    lengths, steps = stops - starts, np.diff(starts)
+    if len(starts) < 3:
+        return np.stack([starts, lengths, lengths, np.ones_like(starts)], axis=1)
+    # same[i]: range i lies as far behind range i - 1 as that one behind its own predecessor.
+    same = np.zeros(len(starts) + 1, dtype=bool)
+    same[2:-1] = (steps[1:] == steps[:-1]) & (lengths[2:] == lengths[1:-1])
+    same[2:-1] &= lengths[1:-1] == lengths[:-2]
+    # The first step of a regular row joins too, unless its left end closes another such row.
+    joins = same[:-1].copy()
+    joins[1:] |= same[2:] & ~same[:-2]
+    first = np.flatnonzero(~joins)
+    count = np.diff(np.append(first, len(starts)))
+    stride = np.where(count > 1, steps[np.minimum(first, len(steps) - 1)], lengths[first])
+    return np.stack([starts[first], lengths[first], stride, count], axis=1)
+
+
+def _disjoint(blocks: np.ndarray, name: str) -> np.ndarray:
+    """The blocks without repetitions; blocks that overlap otherwise are cut into disjoint ones."""
+    if (blocks < (0, 1, 1, 1)).any() or (blocks[:, 2] < blocks[:, 1]).any():
+        raise ValueError(
+            "Component blocks must be rows (start >= 0, length > 0, stride >= length, count > 0), "
+            f"but {name!r} has {_few(blocks.tolist())}."
+        )
+    blocks = blocks[blocks[:, 0].argsort(kind="stable")]
+    start, length, stride, count = blocks.T
+    if (start[1:] >= (start + stride * (count - 1) + length)[:-1]).all():
+        return blocks
+    blocks = np.unique(blocks, axis=0)
+    _, length, _, count = blocks.T
+    starts, stops = _merged(*_ranges_of(blocks))
+    if (stops - starts).sum() == (length * count).sum():
+        return blocks  # they interleave, as the columns of q, k and v of a transposed matrix do
+    return _blocks(starts, stops)
+
+
+def _few(ranges: Sequence[Any]) -> str:
+    shown = ", ".join(map(str, ranges[:4]))
+    return f"({shown}{', ...' if len(ranges) > 4 else ''})"

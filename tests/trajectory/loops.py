@@ -63,6 +63,8 @@ def everything(n_steps=N_STEPS):
         "weights": ps.log_spaced(9) | ps.every(11),
         "moments": ps.every(5),
         "norms": ps.every(1),
+        "component_norms": ps.every(2),
+        "sketches": ps.every(3),
         "probes": ps.every(4),
     }
 
@@ -86,6 +88,8 @@ def recorded_training(
         n_steps=N_STEPS,
         checkpoint=ps.every(10),
         state={"scheduler": scheduler, "loader": batches},
+        components=ps.components(model, "*.weight"),
+        sketch=ps.CountSketch(16),
         probes={"logits": logits},
         config={"seed": 0},
         resume=resume,

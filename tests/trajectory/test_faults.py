@@ -37,7 +37,8 @@ def small_disk(tmp_path):
     if not mount(f"size={MEGABYTES}m"):
         pytest.skip("a small file system cannot be mounted here: needs root on Linux")
     yield path, lambda: mount("remount", "size=200m")
-    subprocess.run(["umount", str(path)], check=False)
+    # Lazily: a file that a failed test left open must not keep it mounted.
+    subprocess.run(["umount", "-l", str(path)], check=False)
 
 
 def fill(directory):

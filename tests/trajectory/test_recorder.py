@@ -433,6 +433,8 @@ def test_the_plan_counts_the_bytes_that_end_up_on_disk(tmp_path):
         optimizer,
         save=loops.everything(),
         n_steps=loops.N_STEPS,
+        components=ps.components(model, "*.weight"),
+        sketch=ps.CountSketch(16),
         probes={"logits": lambda m: m},
     )
     run = ps.open_run(tmp_path / "run")

@@ -324,11 +324,28 @@ def test_a_frozen_parameter_is_marked_and_one_unfrozen_and_added_later_is_record
     check_against(run, seen)
     assert run.info["missing_gradients"] == {"fc1.weight": [0, 2, 3], "fc1.bias": [0, 2, 3]}
     assert run.gradients[3:, :35].any()
-    # What arrived before a hook could be there is not invented.
+    np.testing.assert_array_equal(run["unclipped_gradients"][:], run.gradients[:])
+
+
+def test_a_gradient_that_nobody_saw_arriving_is_not_invented(tmp_path):
+    def build():
+        model = Net().requires_grad_(False)
+        return model, torch.optim.SGD(model.parameters(), lr=0.1)
+
+    def loop(model, optimizer, recorder):
+        optimizer.step()
+        model.requires_grad_(True)  # no hook can be there before the next update
+        for x, y in data(3):
+            nn.functional.cross_entropy(model(x), y).backward()
+            nn.utils.clip_grad_norm_(model.parameters(), 0.01)
+            optimizer.step()
+
+    run, seen = twice(tmp_path / "run", build, loop)
+    check_against(run, seen)
     unclipped = run["unclipped_gradients"][:]
-    assert np.isnan(unclipped[3, :42]).all()
-    assert not np.isnan(unclipped[4:]).any()
-    np.testing.assert_array_equal(unclipped[4:], run.gradients[4:])
+    assert not unclipped[0].any()
+    assert np.isnan(unclipped[1]).all()
+    assert (np.linalg.norm(unclipped[2:], axis=1) > 0.02).all()
 
 
 def test_a_parameter_group_from_elsewhere_is_refused_when_it_is_used(tmp_path):
@@ -524,11 +541,13 @@ def test_two_optimizers_of_one_model_are_recorded_by_a_recorder_each(tmp_path):
     )
     one, two = ps.open_run(tmp_path / "first"), ps.open_run(tmp_path / "second")
     assert (len(one.gradients), len(two.gradients)) == (8, 4)
-    # Each sees the change that its own optimizer makes.
-    assert not one.updates[:, 42:].any()
-    assert one.updates[:, :42].any()
-    assert not two.updates[:, :42].any()
-    np.testing.assert_array_equal(two.gradients[:], one.gradients[1::2])
+    # Each sees what its own optimizer consumes, and the change that this one makes.
+    for name in ("gradients", "unclipped_gradients", "updates"):
+        assert one[name][:, :42].any()
+        assert not one[name][:, 42:].any()
+        assert two[name][:, 42:].any()
+        assert not two[name][:, :42].any()
+    assert set(one.info["missing_gradients"]) == {"fc2.weight", "fc2.bias"}
 
 
 # --- when recording fails ----------------------------------------------------------------------

@@ -24,11 +24,14 @@ from trajectory import loops
 
 DIMENSIONS = {
     "gradients": ("step", "parameter"),
+    "unclipped_gradients": ("step", "parameter"),
     "updates": ("step", "parameter"),
     "decay": ("step", "parameter"),
     "weights": ("step", "parameter"),
     "moments": ("step", "parameter"),
     "norms": ("step", "tensor"),
+    "component_norms": ("step", "component"),
+    "sketches": ("step", "bucket"),
     "probes/logits": ("step", "logits_0", "logits_1"),
     "metrics": ("step",),
 }
@@ -71,6 +74,8 @@ def test_xarray_opens_every_group_with_its_dimensions_coordinates_and_values(rec
     if group == "norms":
         assert dataset.tensor.values.tolist() == list(recorded.parameters.names)
         assert dataset.gradients.sel(tensor="fc2.bias", step=7) == recorded["norms/gradients"][7, 5]
+    elif group == "component_norms":
+        assert dataset.component.values.tolist() == list(recorded.components)
     else:
         assert set(dataset.coords) == {"step"}
 
@@ -336,7 +341,7 @@ def test_a_step_larger_than_a_block_is_a_block_of_its_own(tmp_path, monkeypatch)
                 p.grad = torch.randn_like(p)
             gradients.append(torch.cat([p.grad.flatten() for p in model.parameters()]).numpy())
             optimizer.step()
-            r._session.writer.drain()
+            r._live._session.writer.drain()
             assert len(ps.open_run(tmp_path / "run").gradients) == i + 1  # committed at once
     series = ps.open_run(tmp_path / "run").gradients
     stored = zarr.open_group(tmp_path / "run/trajectory.zarr", mode="r")["gradients/values"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import queue
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from phasescope.errors import RecordingError
+from phasescope.trajectory.sinks import Forwarder, Sink
 from phasescope.trajectory.store import ArraySpec, TrajectoryStore
 
 MAX_BUFFERS = 3
@@ -31,14 +32,22 @@ class Job:
     inspect: Callable[[Job], None] | None = None
     # Called when the rows are no longer needed.
     release: Callable[[], None] | None = None
+    # Names along the columns of the arrays.
+    labels: tuple[str, ...] = ()
 
 
 class WriterThread:
-    """Writes jobs in order and commits after each; its first error stops all writing."""
+    """Writes jobs in order and commits after each; its first error stops all writing.
 
-    def __init__(self, store: TrajectoryStore) -> None:
+    Args:
+        store: Where to.
+        sinks: Who gets the metrics and norms once they are committed.
+    """
+
+    def __init__(self, store: TrajectoryStore, sinks: Sequence[Sink] = ()) -> None:
         self.store = store
         self.error: BaseException | None = None
+        self.forwarder = Forwarder(sinks, store.path.parent)
         self._jobs: queue.Queue[Job | None] = queue.Queue()
         self._thread = threading.Thread(target=self._run, name="phasescope-writer", daemon=True)
         self._thread.start()
@@ -63,6 +72,7 @@ class WriterThread:
             RecordingError: Writing failed.
         """
         if self.error is None:
+            self.forwarder.warn()
             return
         full = isinstance(self.error, OSError) and self.error.errno == errno.ENOSPC
         committed = {name: group.rows for name, group in self.store.groups.items()}
@@ -90,6 +100,7 @@ class WriterThread:
                 if job.release:
                     job.release()
                 self._jobs.task_done()
+        self.forwarder.close()
         self._jobs.task_done()
 
     def _write(self, job: Job) -> None:
@@ -101,6 +112,7 @@ class WriterThread:
         group.add_arrays(job.specs)
         group.write(job.steps, job.values)
         self.store.commit()
+        self.forwarder.forward(job.group, job.steps, job.values, job.labels)
 
 
 @dataclass
@@ -172,7 +184,8 @@ class Channel:
         values = {name: view[rows] for name, view in self._buffer.views.items()}
         steps = self._buffer.steps[rows].copy()
         inspect = self._after_copies() if self.pinned else self.inspect
-        self.writer.submit(Job(self.group, self.specs, steps, values, inspect, release))
+        labels = next(iter(self.labels.values()), ())
+        self.writer.submit(Job(self.group, self.specs, steps, values, inspect, release, labels))
 
     def _after_copies(self) -> Callable[[Job], None]:
         """An inspection that first waits until the device has delivered the block's rows."""
@@ -215,7 +228,7 @@ class MetricsLog:
         self._writer = writer
         self.pending: dict[int, dict[str, float | Tensor]] = {}
         group = writer.store.groups.get("metrics")
-        self._written = group.last_step if group else -1
+        self.written = group.last_step if group else -1
         self._specs: dict[str, ArraySpec] = dict(group.specs) if group else {}
 
     def log(self, step: int, values: Mapping[str, float | Tensor]) -> None:
@@ -224,10 +237,10 @@ class MetricsLog:
         Raises:
             ValueError: The row of this step is written already.
         """
-        if step <= self._written:
+        if step <= self.written:
             raise ValueError(
                 f"metrics are filed in the order of steps, but step {step} arrived after step "
-                f"{self._written} had been written. Log a step's values before the training "
+                f"{self.written} had been written. Log a step's values before the training "
                 "moves on."
             )
         self.pending.setdefault(step, {}).update(values)
@@ -244,5 +257,5 @@ class MetricsLog:
             name: np.array([float(row.get(name, np.nan)) for row in rows]).reshape(-1, 1)
             for name in self._specs
         }
-        self._written = steps[-1]
+        self.written = steps[-1]
         self._writer.submit(Job("metrics", dict(self._specs), np.array(steps, np.int64), values))

@@ -1,17 +1,20 @@
 """Restorable state: model, optimizer, random generators and whatever else has a `state_dict`.
 
 Tensors go to safetensors, the structure around them to JSON. No pickle is written or read.
+
+Several processes that train one model have equal weights, so rank 0 saves them; the others save
+what only they know into a folder of their own, ``rank-1`` and so on. Sharded tensors are saved by
+every process as the part that it holds.
 """
 
 from __future__ import annotations
 
-import base64
 import json
-import math
 import os
 import random
 import shutil
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -20,11 +23,16 @@ import torch
 from torch import Tensor, nn
 
 from phasescope.errors import RunError
+from phasescope.trajectory.distributed import unwrapped
+from phasescope.trajectory.encoding import decode, encode, place, place_optimizer
 from phasescope.trajectory.files import write_json
+from phasescope.trajectory.sharding import sharded_names
 
 _PREFIX = "step-"
 _TREE = "state.json"
 _TENSORS = "tensors.safetensors"
+_RANK = "rank-"
+_GONE = ".old"
 
 
 @runtime_checkable
@@ -40,6 +48,61 @@ class Stateful(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Snapshot:
+    """A state that is encoded, and copied, but not yet written."""
+
+    tree: Any
+    tensors: Mapping[str, Tensor]
+
+
+def take_snapshot(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    state: Mapping[str, Stateful],
+    extra: dict[str, Any],
+    *,
+    rank: int = 0,
+    world_size: int = 1,
+) -> Snapshot:
+    """A copy of the state of this process.
+
+    Raises:
+        TypeError: A state holds something that is neither a tensor nor plain data.
+    """
+    inner = unwrapped(model)
+    values = inner.state_dict()
+    whole = rank == 0 or bool(sharded_names(dict(inner.named_parameters())))
+    if not whole:
+        equal = {name for name, _ in inner.named_parameters(remove_duplicate=False)}
+        values = {name: value for name, value in values.items() if name not in equal}
+    tree = {
+        "model": values,
+        **({"optimizer": optimizer.state_dict()} if whole else {}),
+        "random": random_state(),
+        "state": {name: item.state_dict() for name, item in state.items()},
+        "extra": extra,
+        "world_size": world_size,
+    }
+    tensors: dict[str, Tensor] = {}
+    return Snapshot(encode(tree, "", tensors), tensors)
+
+
+def write_snapshot(folder: Path, step: int, snapshot: Snapshot) -> Path:
+    """Write a state after `step` updates; the checkpoint appears whole or not at all."""
+    from safetensors.torch import save_file
+
+    target = folder / f"{_PREFIX}{step:09d}"
+    temporary = folder / f"{target.name}.new"
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    save_file(dict(snapshot.tensors), temporary / _TENSORS)
+    write_json(temporary / _TREE, snapshot.tree)
+    shutil.rmtree(target, ignore_errors=True)
+    os.replace(temporary, target)
+    return target
+
+
 def save_checkpoint(
     folder: Path,
     step: int,
@@ -47,42 +110,72 @@ def save_checkpoint(
     optimizer: torch.optim.Optimizer,
     state: Mapping[str, Stateful],
     extra: dict[str, Any],
+    *,
+    rank: int = 0,
+    world_size: int = 1,
 ) -> Path:
     """Write the state after `step` updates; the checkpoint appears whole or not at all.
 
     Raises:
         TypeError: A state holds something that is neither a tensor nor plain data.
     """
-    from safetensors.torch import save_file
+    snapshot = take_snapshot(model, optimizer, state, extra, rank=rank, world_size=world_size)
+    return write_snapshot(rank_folder(folder, rank), step, snapshot)
 
-    tree = {
-        "model": model.state_dict(),
-        "optimizer": optimizer.state_dict(),
-        "random": random_state(),
-        "state": {name: item.state_dict() for name, item in state.items()},
-        "extra": extra,
-    }
-    tensors: dict[str, Tensor] = {}
-    encoded = _encode(tree, "", tensors)
-    target = folder / f"{_PREFIX}{step:09d}"
-    temporary = folder / f"{target.name}.new"
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    save_file(tensors, temporary / _TENSORS)
-    write_json(temporary / _TREE, encoded)
-    shutil.rmtree(target, ignore_errors=True)
-    os.replace(temporary, target)
-    return target
+
+def rank_folder(folder: Path, rank: int) -> Path:
+    """Where a process keeps its checkpoints: rank 0 in the folder itself."""
+    return folder / f"{_RANK}{rank}" if rank else folder
 
 
 def newest_checkpoint(folder: Path) -> tuple[int, Path] | None:
     """The complete checkpoint with the largest step, or None."""
-    found = []
+    return max(_checkpoints(folder).items(), default=None)
+
+
+def common_checkpoint(folder: Path, world_size: int) -> tuple[int, Path] | None:
+    """The newest checkpoint for which every process that has any has its part, or None.
+
+    Every process finds the same, whenever it looks before the first update: until then the only
+    checkpoint that can appear is that of step 0, which has the same effect as none. A process
+    without any, because there are more of them than before, is left out.
+    """
+    found = _checkpoints(folder)
+    others = [_checkpoints(rank_folder(folder, rank)) for rank in range(1, world_size)]
+    shared = set(found).intersection(*(parts for parts in others if parts)) - {0}
+    step = max(shared, default=0)
+    return (step, found[step]) if step in found else None
+
+
+def ranks_without(folder: Path, step: int, world_size: int) -> list[int]:
+    """The processes that have no part of the checkpoint at `step`."""
+    ranks = range(1, world_size)
+    return [rank for rank in ranks if step not in _checkpoints(rank_folder(folder, rank))]
+
+
+def remove_later(folder: Path, step: int, *, rank: int = 0, world_size: int = 1) -> None:
+    """Remove the checkpoints behind `step`, and on rank 0 those of processes that are gone."""
+    own = rank_folder(folder, rank)
+    stale = [path for s, path in _checkpoints(own).items() if s > step]
+    for path in folder.glob(f"{_RANK}*") if rank == 0 else ():
+        digits = path.name.removeprefix(_RANK)
+        if digits.isdigit() and int(digits) >= world_size:
+            stale.append(path)
+    for path in stale:
+        # In one step, so that no half of a checkpoint is ever taken for a whole one.
+        shutil.rmtree(path.with_name(path.name + _GONE), ignore_errors=True)
+        os.replace(path, path.with_name(path.name + _GONE))
+    for path in own.glob(f"*{_GONE}"):
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _checkpoints(folder: Path) -> dict[int, Path]:
+    found = {}
     for path in folder.glob(f"{_PREFIX}*") if folder.is_dir() else ():
         digits = path.name.removeprefix(_PREFIX)
         if digits.isdigit() and (path / _TREE).exists():
-            found.append((int(digits), path))
-    return max(found, default=None)
+            found[int(digits)] = path
+    return found
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
@@ -96,12 +189,45 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
 
     try:
         encoded = json.loads((path / _TREE).read_text(encoding="utf-8"))
-        return _decode(encoded, load_file(path / _TENSORS))
+        return decode(encoded, load_file(path / _TENSORS))
     except (ValueError, KeyError, OSError, SafetensorError) as error:
         raise RunError(
             f"checkpoint {path} cannot be read ({error}). Delete this folder: the run then resumes "
             "from the checkpoint before it."
         ) from error
+
+
+def load_part(folder: Path, step: int, rank: int, *, sharded: bool = False) -> dict[str, Any]:
+    """The state tree of one process: what all have in common from rank 0, the rest its own.
+
+    A process that saved nothing at this step gets rank 0's, without what holds for rank 0 alone:
+    the random state, and what its recording kept. Of a sharded model that is nothing at all, which
+    is as good only before the first update.
+
+    Raises:
+        RunError: A checkpoint is damaged, or this process's part of a sharded model is missing.
+    """
+    name = f"{_PREFIX}{step:09d}"
+    if rank == 0:
+        return load_checkpoint(folder / name)
+    path = rank_folder(folder, rank) / name
+    own = load_checkpoint(path) if (path / _TREE).exists() else None
+    if own is not None and "optimizer" in own:
+        return own
+    if own is None and sharded:
+        if step == 0:
+            return {}
+        raise RunError(
+            f"every process of a sharded model needs its own part of a checkpoint, but {path} is "
+            f"missing. Restore it, or delete {folder / name}: the run then resumes from the "
+            "checkpoint before it."
+        )
+    common = load_checkpoint(folder / name)
+    if own is None:
+        # Equal random numbers on two processes would make their dropout masks equal.
+        del common["random"]
+        return common | {"extra": {}}
+    return common | own | {"model": common["model"] | own["model"]}
 
 
 def restore(
@@ -120,11 +246,14 @@ def restore(
             f"the checkpoint holds state of {sorted(tree['state'])}, but the Recorder was given "
             f"state={sorted(state)}. Pass the same objects when resuming."
         )
-    model.load_state_dict(tree["model"])
-    optimizer.load_state_dict(tree["optimizer"])
+    inner = unwrapped(model)
+    likes = inner.state_dict()
+    inner.load_state_dict({k: place(v, likes.get(k), k) for k, v in tree["model"].items()})
+    optimizer.load_state_dict(place_optimizer(tree["optimizer"], optimizer))
     for name, item in state.items():
         item.load_state_dict(tree["state"][name])
-    set_random_state(tree["random"])
+    if "random" in tree:
+        set_random_state(tree["random"])
 
 
 def random_state() -> dict[str, Any]:
@@ -147,65 +276,3 @@ def set_random_state(state: dict[str, Any]) -> None:
     np.random.set_state(tuple(state["numpy"]))  # noqa: NPY002
     version, internal, gauss_next = state["python"]
     random.setstate((version, tuple(internal), gauss_next))
-
-
-def _encode(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:
-    """JSON for a tree; tensors are moved to `tensors` under the path at which they stood."""
-    if isinstance(value, Tensor) and value.layout == torch.strided and not value.is_complex():
-        while path in tensors:  # {"a/b": t} and {"a": {"b": t}}, or the keys 0 and "0"
-            path += "~"
-        # A tensor may be a view or tied to another: the file gets a copy of its own.
-        tensors[path] = value.detach().to("cpu", copy=True).contiguous()
-        return {"~": "tensor", "key": path}
-    if isinstance(value, np.ndarray) and value.dtype.kind in "biuf":
-        tensor = torch.from_numpy(_signed(value))
-        return {
-            "~": "array",
-            "value": _encode(tensor, path, tensors),
-            "dtype": value.dtype.str,
-        }
-    if isinstance(value, Mapping):
-        items = [[_encode(k, "", {}), _encode(v, f"{path}/{k}", tensors)] for k, v in value.items()]
-        return {"~": "dict", "items": items}
-    if isinstance(value, list | tuple):
-        items = [_encode(v, f"{path}/{i}", tensors) for i, v in enumerate(value)]
-        return {"~": "tuple", "items": items} if isinstance(value, tuple) else items
-    if isinstance(value, bytes):
-        return {"~": "bytes", "value": base64.b64encode(value).decode()}
-    if isinstance(value, np.generic):
-        value = value.item()
-    if isinstance(value, float) and not math.isfinite(value):
-        return {"~": "float", "value": str(value)}
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
-    raise TypeError(
-        "a checkpoint holds dense real tensors and arrays and plain values, but the state at "
-        f"{path or 'a key'} is a {type(value).__name__}. Leave it out of state_dict(), or turn it "
-        "into plain data there."
-    )
-
-
-def _signed(array: np.ndarray) -> np.ndarray:
-    """A copy whose bytes are the same under a type that torch has."""
-    copy = np.array(array, order="C")
-    signed = {"u2": "i2", "u4": "i4", "u8": "i8"}.get(array.dtype.str[1:])
-    return copy.view(signed) if signed else copy
-
-
-def _decode(value: Any, tensors: dict[str, Tensor]) -> Any:
-    if isinstance(value, list):
-        return [_decode(item, tensors) for item in value]
-    if not isinstance(value, dict):
-        return value
-    kind = value["~"]
-    if kind == "tensor":
-        return tensors[value["key"]]
-    if kind == "array":
-        return _decode(value["value"], tensors).numpy().view(value["dtype"])
-    if kind == "dict":
-        return {_decode(k, tensors): _decode(v, tensors) for k, v in value["items"]}
-    if kind == "tuple":
-        return tuple(_decode(item, tensors) for item in value["items"])
-    if kind == "bytes":
-        return base64.b64decode(value["value"])
-    return float(value["value"])

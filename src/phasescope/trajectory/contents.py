@@ -8,18 +8,19 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from phasescope.parameters import ParameterTable
+from phasescope.components import ComponentNorms, Subspace
+from phasescope.parameters import Component, ParameterTable
 from phasescope.trajectory.captures import Summary
-from phasescope.trajectory.flat import tensor_norms
 from phasescope.trajectory.optimizers import DecayFactor, decay_factor
 from phasescope.trajectory.plan import group_specs, parse_save
 from phasescope.trajectory.probes import Probe
+from phasescope.trajectory.runfile import as_json
 from phasescope.trajectory.schedule import Schedule
 from phasescope.trajectory.schema import COMPONENT, TENSOR
+from phasescope.trajectory.sketch import CountSketch
 from phasescope.trajectory.store import ArraySpec
 
 if TYPE_CHECKING:
-    from phasescope.trajectory.sketch import CountSketch
     from phasescope.trajectory.sinks import Sink
 
 
@@ -43,6 +44,10 @@ class Contents:
     """Per group, the names along its dimensions."""
     sinks: Sequence[Sink]
     """Who else gets the metrics and norms."""
+    components: Mapping[str, Component | Subspace]
+    """Whose norms are recorded."""
+    sketch: CountSketch | None
+    """The sketch that is recorded."""
 
 
 def make_contents(
@@ -54,7 +59,7 @@ def make_contents(
     dtype: str,
     decay: DecayFactor | None,
     probes: Mapping[str, Probe],
-    components: Mapping[str, Any],
+    components: Mapping[str, Component | Subspace],
     sketch: CountSketch | None,
     sinks: Sequence[Sink],
 ) -> Contents:
@@ -79,12 +84,51 @@ def make_contents(
     for schedules in parsed.values():
         for schedule in schedules.values():
             schedule.resolve(n_steps)
-    summaries: dict[str, Summary] = {"norms": tensor_norms}
+    summaries: dict[str, Summary] = {}
     if components:
-        from phasescope.components.norms import ComponentNorms
-
         summaries["component_norms"] = ComponentNorms(components, table)
     if sketch is not None:
         summaries["sketches"] = sketch.apply
     labels = {"norms": {TENSOR: table.names}, "component_norms": {COMPONENT: tuple(components)}}
-    return Contents(parsed, specs, n_steps, factor, dict(probes), summaries, labels, tuple(sinks))
+    return Contents(
+        save=parsed,
+        specs=specs,
+        n_steps=n_steps,
+        decay=factor,
+        probes=dict(probes),
+        summaries=summaries,
+        labels=labels,
+        sinks=tuple(sinks),
+        components=dict(components),
+        sketch=sketch,
+    )
+
+
+def describe(
+    contents: Contents,
+    save: Mapping[str, Schedule],
+    table: ParameterTable,
+    optimizer: torch.optim.Optimizer,
+    dtype: str,
+    loss_reduction: str,
+    config: Any,
+) -> dict[str, Any]:
+    """What run.json says about a recording before it starts."""
+    return {
+        "parameters": table.to_json(),
+        # A subspace by its dimension only: its basis is as large as k models.
+        "components": [
+            {"name": name, "directions": len(part.basis)}
+            if isinstance(part, Subspace)
+            else {"name": name, "blocks": part.blocks.tolist()}
+            for name, part in contents.components.items()
+        ],
+        "sketch": contents.sketch.to_json() if contents.sketch is not None else None,
+        "save": {key: str(schedule) for key, schedule in save.items()},
+        "n_steps": contents.n_steps,
+        "dtype": dtype,
+        "loss_reduction": loss_reduction,
+        "optimizer": type(optimizer).__name__,
+        "decay": "split" if contents.decay is not None else "not split",
+        "config": as_json(config),
+    }

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from phasescope.errors import RecordingError
 from phasescope.parameters import ParameterTable
 from phasescope.trajectory.optimizers import DecayFactor
+from phasescope.trajectory.sharding import TensorNorms, local_tensor, part_like
 
 
 class FlatParameters:
@@ -22,10 +23,13 @@ class FlatParameters:
         self.tensors = list(parameters.values())
         self.names = list(parameters)
         self.table = table
+        self.norms = TensorNorms(self.tensors)
         self._sizes = list(table.sizes)
         wide = any(p.dtype == torch.float64 for p in self.tensors)
         self._before_dtype = torch.float64 if wide else torch.float32
         self._before: list[Tensor] | None = None
+        self._owned: set[int] = set()
+        self._n_owned = -1
         # The parameters without gradient at their last update: name -> [first step, last, count].
         self.missing: dict[str, list[int]] = {}
         # The parameters whose gradient was sparse.
@@ -34,6 +38,10 @@ class FlatParameters:
     def fill(self, row: Tensor, tensors: list[Tensor]) -> None:
         """Copy one tensor per parameter into a row (padded, any float type)."""
         flat = [tensor.detach().reshape(-1) for tensor in tensors]
+        if all(t.dtype == row.dtype and t.device == row.device for t in flat):
+            # One call instead of one per tensor.
+            torch.cat(flat, out=row[: self.table.size])
+            return
         for part, source in zip(self.parts(row), flat, strict=True):
             part.copy_(source, non_blocking=True)
 
@@ -41,42 +49,70 @@ class FlatParameters:
         """Views of a row (padded), one per parameter."""
         return row[: self.table.size].split(self._sizes)
 
-    def gradients(self, step: int, scale: Tensor | float | None = None) -> list[Tensor]:
-        """The gradients of all parameters, divided by `scale`.
+    def gradients(
+        self,
+        optimizer: torch.optim.Optimizer,
+        *,
+        step: int | None = None,
+        scale: Tensor | float | None = None,
+    ) -> list[Tensor]:
+        """The gradients that the optimizer consumes, divided by `scale`.
 
-        A missing gradient is zero and marked as missing; a sparse one is made dense.
+        A missing gradient is zero, and so is that of a parameter that the optimizer does not have:
+        another one may have filled it. A sparse gradient is made dense.
+
+        Args:
+            optimizer: The optimizer.
+            step: The update they are for; missing and sparse ones are marked then.
+            scale: What they are still multiplied with.
         """
+        owned = self._owned_by(optimizer)
         found = []
         for name, parameter in zip(self.names, self.tensors, strict=True):
-            gradient = parameter.grad
+            gradient = parameter.grad if id(parameter) in owned else None
             if gradient is None:
-                span = self.missing.setdefault(name, [step, step, 0])
-                span[1] = step
-                span[2] += 1
-                gradient = torch.zeros_like(parameter)
+                if step is not None:
+                    span = self.missing.setdefault(name, [step, step, 0])
+                    span[1] = step
+                    span[2] += 1
+                gradient = torch.zeros_like(local_tensor(parameter))
             elif gradient.layout != torch.strided:
                 self.densified[name] = None
                 gradient = gradient.to_dense()
+            gradient = part_like(gradient, parameter)
             # In float32: a half-precision gradient times a scale may not have a quotient there.
             found.append(gradient if scale is None else gradient.float() / scale)
         return found
+
+    def _owned_by(self, optimizer: torch.optim.Optimizer) -> set[int]:
+        """The ids of the optimizer's parameters; groups may be added while it trains."""
+        n = sum(len(group["params"]) for group in optimizer.param_groups)
+        if n != self._n_owned:
+            groups = optimizer.param_groups
+            self._owned = {id(p) for group in groups for p in group["params"]}
+            self._n_owned = n
+        return self._owned
+
+    def weights(self) -> list[Tensor]:
+        """The weights as they are now; of sharded ones the parts that this process holds."""
+        return [local_tensor(parameter) for parameter in self.tensors]
 
     def keep(self) -> None:
         """Remember the weights before an update."""
         if self._before is None:
             self._before = [
                 torch.empty(p.numel(), dtype=self._before_dtype, device=p.device)
-                for p in self.tensors
+                for p in self.weights()
             ]
-        for kept, parameter in zip(self._before, self.tensors, strict=True):
-            kept.copy_(parameter.detach().reshape(-1))
+        for kept, weight in zip(self._before, self.weights(), strict=True):
+            kept.copy_(weight.reshape(-1))
 
     def change(self) -> list[Tensor]:
         """Weights now minus weights at `keep`."""
         if self._before is None:
             raise RuntimeError("keep() comes before change()")
-        pairs = zip(self.tensors, self._before, strict=True)
-        return [p.detach().reshape(-1).to(before.dtype) - before for p, before in pairs]
+        pairs = zip(self.weights(), self._before, strict=True)
+        return [weight.reshape(-1).to(before.dtype) - before for weight, before in pairs]
 
     def decay(
         self, optimizer: torch.optim.Optimizer, factor: DecayFactor, *, gradients_later: bool
@@ -87,7 +123,7 @@ class FlatParameters:
             # A parameter without gradient is skipped by the optimizer, and so is its decay.
             decayed = [p for p in group["params"] if gradients_later or p.grad is not None]
             factors |= {id(p): factor(group) for p in decayed}
-        return [p.detach() * -factors.get(id(p), 0.0) for p in self.tensors]
+        return [local_tensor(p) * -factors.get(id(p), 0.0) for p in self.tensors]
 
     def moment(self, optimizer: torch.optim.Optimizer, name: str) -> list[Tensor]:
         """One state tensor per parameter; zero where the optimizer has none yet.
@@ -103,15 +139,4 @@ class FlatParameters:
                 f"keeps {kept}. Name one of these that has its parameter's shape."
             )
         pairs = zip(states, self.tensors, strict=True)
-        return [s[name] if name in s else torch.zeros_like(p) for s, p in pairs]
-
-
-def tensor_norms(tensors: list[Tensor]) -> Tensor:
-    """The L2 norm of every tensor, as one vector of float32."""
-    # One call for all tensors; PyTorch's own gradient clipping uses it too. Half precision would
-    # round the norms as well, and float64 must not be narrowed before it is squared.
-    narrow = any(t.dtype in (torch.bfloat16, torch.float16) for t in tensors)
-    if narrow:
-        tensors = [t.float() if t.dtype in (torch.bfloat16, torch.float16) else t for t in tensors]
-    norms = torch._foreach_norm(tensors)  # pyright: ignore[reportPrivateImportUsage]
-    return torch.stack([norm.float() for norm in norms])
+        return [local_tensor(s[name] if name in s else torch.zeros_like(p)) for s, p in pairs]

@@ -8,7 +8,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.hooks import RemovableHandle, unserializable_hook
+from torch.utils.hooks import RemovableHandle
+
+from phasescope.trajectory.backward import BackwardEnd
 
 
 class Hooks:
@@ -21,7 +23,7 @@ class Hooks:
         optimizer: Whose updates are reported.
         parameters: Whose gradients are reported.
         scalers: Gradient scalers that may skip updates.
-        arrived: Called when a backward pass has added to a parameter's gradient.
+        arrived: Called when a backward pass that added to gradients is over.
         before: Called before an update, with whether it evaluates the loss itself (a closure), and
             with what its gradients are still multiplied with if it unscales them itself.
         after: Called after an update.
@@ -35,7 +37,7 @@ class Hooks:
         parameters: Iterable[Tensor],
         scalers: Iterable[torch.amp.GradScaler],
         *,
-        arrived: Callable[[Tensor], None],
+        arrived: Callable[[], None],
         before: Callable[[bool, Tensor | None], None],
         after: Callable[[], None],
         skipped: Callable[[float], None],
@@ -47,8 +49,7 @@ class Hooks:
         self._updates = 0
         self._skipping = False
         self._scalers = list(scalers)
-        # Models with hooks on their parameters can still be saved with torch.save.
-        self._arrived = unserializable_hook(lambda parameter: arrived(parameter))
+        self._backward = BackwardEnd(arrived)
         self._frozen = list(parameters)
         self._handles: list[RemovableHandle] = [
             optimizer.register_step_pre_hook(_opaque(self._before)),
@@ -68,10 +69,10 @@ class Hooks:
 
     def watch_unfrozen(self) -> list[Tensor]:
         """Put hooks on the parameters that need a gradient and have no hook yet."""
-        found = [p for p in self._frozen if p.requires_grad]
+        found = [p for p in self._frozen if p.requires_grad] if self._frozen else []
         if found:
             self._frozen = [p for p in self._frozen if not p.requires_grad]
-            self._handles += [p.register_post_accumulate_grad_hook(self._arrived) for p in found]
+            self._handles += self._backward.watch(found)
         return found
 
     @torch.no_grad()

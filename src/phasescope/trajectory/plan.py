@@ -11,8 +11,9 @@ from pathlib import Path
 
 import torch
 
+from phasescope.components import Subspace, component_lines
 from phasescope.errors import RecordingError
-from phasescope.parameters import ParameterTable
+from phasescope.parameters import Component, ParameterTable
 from phasescope.trajectory.optimizers import moment_names
 from phasescope.trajectory.schedule import Schedule
 from phasescope.trajectory.schema import (
@@ -62,6 +63,8 @@ class Plan:
     n_steps: int | None
     rows: tuple[PlanRow, ...]
     free_bytes: int
+    components: tuple[str, ...] = ()
+    """The tree of the components whose norms are recorded, as lines."""
 
     @property
     def total_bytes(self) -> int | None:
@@ -77,10 +80,17 @@ class Plan:
             n = "" if row.n_rows is None else f" x {row.n_rows:,} = {format_bytes(row.total or 0)}"
             per_row = format_bytes(row.bytes_per_row)
             lines.append(f"  {row.name:22s} {row.schedule:32s} {per_row:>9s}{n}")
+            if row.name == self._last_of_components:
+                lines += [f"      {line}" for line in self.components]
         total = self.total_bytes
         shown = "unknown without n_steps" if total is None else format_bytes(total)
         lines.append(f"  total {shown}; free on this disk {format_bytes(self.free_bytes)}")
         return "\n".join(lines)
+
+    @property
+    def _last_of_components(self) -> str:
+        names = [row.name for row in self.rows if row.name.startswith("component_norms/")]
+        return names[-1] if names else ""
 
     __repr__ = __str__
 
@@ -269,6 +279,7 @@ def make_plan(
     *,
     checkpoint: Schedule | None = None,
     checkpoint_bytes: int = 0,
+    components: Mapping[str, Component | Subspace] | None = None,
 ) -> Plan:
     """The plan of a recording. Probes show no bytes: their size is known once evaluated.
 
@@ -280,6 +291,7 @@ def make_plan(
         directory: Where it goes.
         checkpoint: Schedule of the checkpoints, if there are any.
         checkpoint_bytes: Of one of them.
+        components: Whose norms are recorded.
     """
     rows = []
     for group, schedules in save.items():
@@ -298,7 +310,8 @@ def make_plan(
         # The state after the last update is saved as well.
         count = None if n_steps is None else checkpoint.count(n_steps) + 1
         rows.append(PlanRow("checkpoints (about)", str(checkpoint), checkpoint_bytes, count))
-    return Plan(table.size, n_steps, tuple(rows), free_bytes(directory))
+    tree = tuple(component_lines(components)) if components else ()
+    return Plan(table.size, n_steps, tuple(rows), free_bytes(directory), tree)
 
 
 def check_disk(plan: Plan, directory: Path) -> None:

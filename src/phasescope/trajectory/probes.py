@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from phasescope.errors import RecordingError
 from phasescope.models.evaluation import evaluating
 from phasescope.trajectory.channels import Channel, WriterThread
+from phasescope.trajectory.distributed import apart
 from phasescope.trajectory.store import ArraySpec
 
 PROBE_BLOCK_BYTES = 16_000_000
@@ -24,7 +25,7 @@ def evaluate_probe(model: nn.Module, probe: Probe, name: str) -> Tensor:
     Raises:
         TypeError: The probe returned something that is no tensor of real numbers.
     """
-    with evaluating(model):
+    with evaluating(model), apart(model):
         value = probe(model)
     if not isinstance(value, Tensor):
         try:

@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from phasescope.parameters import ParameterTable
+from phasescope.parameters import Component, ParameterTable
 from phasescope.trajectory.lock import RunLock
 from phasescope.trajectory.schema import (
     GROUPS,
@@ -20,6 +20,7 @@ from phasescope.trajectory.schema import (
     validate_store,
 )
 from phasescope.trajectory.series import Series
+from phasescope.trajectory.sketch import CountSketch
 from phasescope.trajectory.store import TrajectoryStore, read_steps
 
 if TYPE_CHECKING:
@@ -42,6 +43,21 @@ class Run:
     def parameters(self) -> ParameterTable:
         """Name, shape and offset of every tensor of the flat vector."""
         return ParameterTable.from_json(self.info["parameters"])
+
+    @cached_property
+    def components(self) -> dict[str, Component]:
+        """The components whose norms were recorded, ready for ``gram(components=...)``.
+
+        Subspaces are left out: a run keeps their name, not their basis.
+        """
+        rows = self.info.get("components") or []
+        return {row["name"]: Component.from_json(row) for row in rows if "blocks" in row}
+
+    @property
+    def sketch(self) -> CountSketch | None:
+        """The sketch that made the group ``sketches``, if it was recorded."""
+        stored = self.info.get("sketch")
+        return None if stored is None else CountSketch.from_json(stored)
 
     @property
     def status(self) -> str:
@@ -77,7 +93,8 @@ class Run:
         store = self.path / STORE
         rows = self._nodes[f"{group}/{STEP}"]["shape"][0]
         steps = read_steps(store / group, rows)
-        return Series(name, store / key, self._nodes[key], steps, self.parameters)
+        labels = tuple(row["name"] for row in self.info.get("components") or ())
+        return Series(name, store / key, self._nodes[key], steps, self.parameters, labels)
 
     def _why_missing(self, name: str) -> str:
         held = list(self.series_names)

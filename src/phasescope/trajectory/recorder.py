@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import time
-import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
@@ -13,27 +11,29 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from phasescope.errors import RecordingWarning, RunError
-from phasescope.parameters import ParameterTable, named_parameters
+from phasescope.components import Subspace
+from phasescope.errors import RunError
+from phasescope.parameters import Component, ParameterTable, named_parameters
 from phasescope.trajectory import schema
 from phasescope.trajectory.checkpoint import Stateful
 from phasescope.trajectory.checkpoints import Checkpoints
-from phasescope.trajectory.contents import make_contents
+from phasescope.trajectory.contents import describe, make_contents
+from phasescope.trajectory.distributed import process_rank
 from phasescope.trajectory.flat import FlatParameters
-from phasescope.trajectory.hooks import Hooks, backward_scale
 from phasescope.trajectory.lock import RunLock
 from phasescope.trajectory.optimizers import DecayFactor, check_owned
 from phasescope.trajectory.plan import Plan, check_disk, make_plan
 from phasescope.trajectory.probes import Probe
-from phasescope.trajectory.runfile import RunFile, as_json
+from phasescope.trajectory.quiet import QuietFile, quiet_contents
+from phasescope.trajectory.recording import OnFailure, Recording
+from phasescope.trajectory.runfile import RunFile
 from phasescope.trajectory.schedule import Schedule
-from phasescope.trajectory.session import Session, scalar
+from phasescope.trajectory.session import scalar
+from phasescope.trajectory.sharding import check_sharded
+from phasescope.trajectory.sketch import CountSketch
 
 if TYPE_CHECKING:
-    from phasescope.trajectory.sketch import CountSketch
     from phasescope.trajectory.sinks import Sink
-
-FLUSH_SECONDS = 5.0
 
 
 class Recorder:
@@ -72,7 +72,9 @@ class Recorder:
         on_failure: What becomes of the training when recording cannot go on (a full disk):
             ``"raise"`` stops it with a `RecordingError`, ``"continue"`` warns once and lets it run
             without a recording. What was committed stays either way.
-        resume: Go on from the newest checkpoint of `directory` (from step 0 if it has none).
+        resume: Go on from the newest checkpoint of `directory` (from step 0 if it has none). Where
+            somebody else writes the checkpoints, what `state_dict` returned for the one to which
+            model and optimizer have been restored, or ``{"step": updates done before}``.
 
     Raises:
         ValueError: The arguments do not fit together.
@@ -105,7 +107,7 @@ class Recorder:
         n_steps: int | None = None,
         checkpoint: Schedule | None = None,
         state: Mapping[str, Stateful] | None = None,
-        components: Mapping[str, Any] | None = None,
+        components: Mapping[str, Component | Subspace] | None = None,
         sketch: CountSketch | None = None,
         sinks: Sequence[Sink] = (),
         probes: Mapping[str, Probe] | None = None,
@@ -113,18 +115,16 @@ class Recorder:
         loss_reduction: Literal["mean", "sum", "unknown"] = "unknown",
         dtype: Literal["float32", "bfloat16"] = "float32",
         decay: DecayFactor | None = None,
-        on_failure: Literal["raise", "continue"] = "raise",
-        resume: bool = False,
+        on_failure: OnFailure = "raise",
+        resume: bool | Mapping[str, Any] = False,
     ) -> None:
         self.directory = Path(directory)
         self.model = model
         self.optimizer = optimizer
         self.n_steps = n_steps
-        self.step = 0
         if on_failure not in ("raise", "continue"):
             raise ValueError(f"on_failure is 'raise' or 'continue', but {on_failure!r} arrived.")
-        self._on_failure = on_failure
-        self._failure: Exception | None = None
+        self._on_failure: OnFailure = on_failure
         self._resume = resume
         self._checkpoints = Checkpoints(
             self.directory, model, optimizer, state or {}, checkpoint, n_steps
@@ -132,7 +132,6 @@ class Recorder:
         parameters = named_parameters(model)
         self.table = ParameterTable.from_module(model)
         check_owned(optimizer, parameters)
-        self._n_groups = len(optimizer.param_groups)
         self._contents = make_contents(
             save,
             self.table,
@@ -145,24 +144,27 @@ class Recorder:
             sketch=sketch,
             sinks=sinks,
         )
-        self._flat = FlatParameters(parameters, self.table)
-        self._file = RunFile(
-            self.directory,
-            {
-                "parameters": self.table.to_json(),
-                "components": list(components or ()),
-                "sketch": sketch.to_json() if sketch is not None else None,
-                "save": {key: str(schedule) for key, schedule in save.items()},
-                "n_steps": n_steps,
-                "dtype": dtype,
-                "loss_reduction": loss_reduction,
-                "optimizer": type(optimizer).__name__,
-                "decay": "split" if self._contents.decay is not None else "not split",
-                "config": as_json(config),
-            },
+        check_sharded(
+            model,
+            optimizer,
+            parameters,
+            self._contents.save,
+            checkpoint=checkpoint is not None,
+            on_failure=on_failure,
         )
-        self._session: Session | None = None
-        self._hooks: Hooks | None = None
+        self._flat = FlatParameters(parameters, self.table)
+        content = describe(
+            self._contents, save, self.table, optimizer, dtype, loss_reduction, config
+        )
+        self._file = RunFile(self.directory, content)
+        self._lock: RunLock | None = None
+        self._live: Recording | None = None
+        self._step = 0
+
+    @property
+    def step(self) -> int:
+        """Updates applied so far, those before a resume included."""
+        return self._step if self._live is None else self._live.step
 
     # --- before and after -------------------------------------------------------------------
 
@@ -185,17 +187,21 @@ class Recorder:
             self.directory,
             checkpoint=self._checkpoints.schedule,
             checkpoint_bytes=self._checkpoints.n_bytes(),
+            components=self._contents.components,
         )
 
     def attach(self) -> Recorder:
         """Start recording; called by ``with``. A second call changes nothing."""
-        if self._session is not None:
+        if self._live is not None:
+            return self
+        if process_rank()[0] > 0:
+            self._live = self._follow()
             return self
         check_disk(self.plan(), self.directory)
         self.directory.mkdir(parents=True, exist_ok=True)
         self._lock = RunLock(self.directory)
         try:
-            self._open()
+            self._live = self._open()
         except BaseException:
             self._lock.release()
             raise
@@ -203,23 +209,15 @@ class Recorder:
 
     def close(self, status: Literal["complete", "interrupted"] = "complete") -> None:
         """Write what is still in memory, remove every hook, and release the directory."""
-        if self._session is None:
+        if self._live is None:
             return
-        session, self._session = self._session, None
-        if self._hooks is not None:
-            self._hooks.remove()
-        failure = self._failure
+        live, self._live = self._live, None
+        self._step = live.step
         try:
-            self._finish(session, status)
-        except Exception as error:
-            failure = failure or error
-            if self._on_failure == "raise":
-                raise
+            live.close(status)
         finally:
-            session.writer.close()
-            self._end(session, status if failure is None else "interrupted", failure)
-            self._lock.release()
-        self._warn_nonfinite(session)
+            if self._lock is not None:
+                self._lock.release()
 
     def __enter__(self) -> Recorder:
         """Start recording."""
@@ -233,6 +231,44 @@ class Recorder:
     ) -> None:
         """Finish recording; an exception of the loop marks the run as interrupted."""
         self.close("complete" if kind is None else "interrupted")
+
+    def _open(self) -> Recording:
+        exists = (self.directory / schema.RUN_FILE).exists()
+        if exists and not self._resume:
+            raise RunError(
+                f"a new run needs a directory of its own, but {self.directory} holds a run already "
+                f"(status {self._file.read()['status']!r}). Choose another directory or delete "
+                "this one; to go on with it pass resume=True."
+            )
+        if exists:
+            self._file.check_same()
+        given = isinstance(self._resume, Mapping)
+        return Recording(
+            self.directory,
+            self.model,
+            self.optimizer,
+            self._contents,
+            self._flat,
+            self._file,
+            self._checkpoints,
+            on_failure=self._on_failure,
+            restored=self._checkpoints.begin(self._resume if given else exists),
+        )
+
+    def _follow(self) -> Recording:
+        """Take part in a run that another process, rank 0, writes."""
+        return Recording(
+            None,
+            self.model,
+            self.optimizer,
+            quiet_contents(self._contents, named_parameters(self.model)),
+            self._flat,
+            QuietFile(self.directory, {}),
+            self._checkpoints,
+            on_failure=self._on_failure,
+            # Whether rank 0 has begun the run's file by now says nothing about checkpoints.
+            restored=self._checkpoints.begin(self._resume),
+        )
 
     # --- in the loop ------------------------------------------------------------------------
 
@@ -250,16 +286,12 @@ class Recorder:
             RuntimeError: The recorder is not attached.
             ValueError: A value has more than one element, or its step has been written already.
         """
-        if self._failure is not None:
-            return
-        if self._session is None:
+        if self._live is None:
             raise RuntimeError(
                 "log() requires an attached recorder, but it is closed. Log inside "
                 "'with Recorder(...) as recorder:', or call recorder.attach() first."
             )
-        if step is None:
-            step = self.step if self._coming or self._ended == self.step else self.step - 1
-        self._session.metrics.log(step, {name: scalar(name, v) for name, v in values.items()})
+        self._live.log(step, {name: scalar(name, value) for name, value in values.items()})
 
     def end_step(self) -> None:
         """Say that this iteration is over; call it last in the loop's body.
@@ -267,145 +299,25 @@ class Recorder:
         Checkpoints are taken here, where the weights, the scheduler and the position in the data
         belong together. What is logged from here on belongs to the coming step.
         """
-        self._ended = self.step
-        session = self._session
-        if session is not None and self._checkpoints.due(self.step):
-            self._recording(lambda: self._take_checkpoint(session))
+        if self._live is not None:
+            self._live.end_step()
 
-    # --- inside -----------------------------------------------------------------------------
+    def flush(self) -> None:
+        """Commit every complete row: readers see it, and no death of the process loses it."""
+        if self._live is not None:
+            self._live.flush()
 
-    def _open(self) -> None:
-        exists = (self.directory / schema.RUN_FILE).exists()
-        if exists and not self._resume:
-            raise RunError(
-                f"a new run needs a directory of its own, but {self.directory} holds a run already "
-                f"(status {self._file.read()['status']!r}). Choose another directory or delete "
-                "this one; to go on with it pass resume=True."
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint of somebody else's holds of the recording, for ``resume=``; plain data.
+
+        Call `flush` before the checkpoint is written, so that it is not ahead of the rows.
+
+        Raises:
+            RuntimeError: The recorder is not attached.
+        """
+        if self._live is None:
+            raise RuntimeError(
+                "state_dict() requires an attached recorder, but it is closed. Call it inside "
+                "'with Recorder(...) as recorder:', or before recorder.close()."
             )
-        if exists:
-            self._file.check_same()
-        restored = self._checkpoints.restore() if exists else None
-        if restored is not None:
-            self.step = restored[0]
-        session = Session(
-            self.directory, self.step, self._flat, self.model, self.optimizer, self._contents
-        )
-        if restored is not None:
-            session.load_state(restored[1])
-        # What is logged now belongs to the coming update.
-        self._coming = False
-        self._in_step = self._closure = self._warned = False
-        self._failure = None
-        self._last_flush = time.monotonic()
-        self._file.write(status="recording", step=self.step, nonfinite=session.nonfinite)
-        self._ended = self.step
-        if self._checkpoints.due(self.step):
-            self._take_checkpoint(session)
-        self._session = session
-        self._hooks = Hooks(
-            self.optimizer,
-            self._flat.tensors,
-            self._checkpoints.scalers,
-            arrived=self._gradient_arrived,
-            before=self._before_update,
-            after=self._after_update,
-            skipped=self._update_skipped,
-        )
-
-    def _gradient_arrived(self, parameter: Tensor) -> None:
-        self._coming = True
-        session = self._session
-        if session is not None and (arrivals := session.captures.arrivals) is not None:
-            self._recording(lambda: arrivals.arrive(parameter, self.step))
-
-    def _before_update(self, closure: bool, scale: Tensor | None) -> None:
-        self._in_step, self._closure = True, closure
-        self._recording(lambda: self._record_before(scale))
-
-    def _record_before(self, scale: Tensor | None) -> None:
-        session, hooks = self._session, self._hooks
-        if session is None or hooks is None:
-            return
-        self._checkpoints.require(self.step)
-        if len(self.optimizer.param_groups) != self._n_groups:
-            check_owned(self.optimizer, named_parameters(self.model))
-            self._n_groups = len(self.optimizer.param_groups)
-        unfrozen = hooks.watch_unfrozen()
-        backward = scale
-        if session.captures.arrivals is not None:
-            session.captures.arrivals.unseen = unfrozen
-            if self._checkpoints.scalers:
-                backward = backward_scale(self._checkpoints.scalers)
-        session.before(
-            self.step, gradients_later=self._closure, scale=scale, backward_scale=backward
-        )
-
-    def _after_update(self) -> None:
-        session = self._session
-        if session is not None:
-            self._recording(lambda: session.after(self.step, gradients_later=self._closure))
-        self.step += 1
-        self._coming = self._in_step = False
-        now = time.monotonic()
-        if session is not None and now - self._last_flush > FLUSH_SECONDS:
-            self._recording(lambda: session.flush(metrics_before=self.step - 1))
-            self._last_flush = now
-            self._warn_nonfinite(session)
-
-    def _update_skipped(self, scale: float) -> None:
-        session = self._session
-        self._coming = True
-        if session is not None:
-            self._recording(lambda: session.skipped(self.step, scale))
-
-    def _recording(self, act: Callable[[], None]) -> None:
-        """Do a part of the recording; if it fails, do what `on_failure` says."""
-        if self._failure is not None:
-            return
-        try:
-            act()
-        except Exception as error:
-            if self._on_failure == "raise":
-                raise
-            self._failure = error
-            warnings.warn(
-                f"recording ended at step {self.step}, the training goes on without it: {error}",
-                RecordingWarning,
-                stacklevel=3,
-            )
-
-    def _finish(self, session: Session, status: str) -> None:
-        if self._failure is None:
-            if not self._in_step:
-                session.final(self.step)
-            if status == "complete" and self._checkpoints.schedule and self._ended == self.step:
-                self._take_checkpoint(session)
-        session.flush()
-        session.writer.drain()
-
-    def _end(self, session: Session, status: str, failure: Exception | None) -> None:
-        try:
-            self._file.write(
-                status=status,
-                step=self.step,
-                failure=None if failure is None else str(failure),
-                nonfinite=session.nonfinite,
-                missing_gradients=self._flat.missing,
-                densified_gradients=list(self._flat.densified),
-            )
-        except OSError:
-            # On a full disk the file stays as it was, as after a kill: the first error counts.
-            if failure is None:
-                raise
-
-    def _take_checkpoint(self, session: Session) -> None:
-        """Commit every row before this step, then write the state: a checkpoint is never ahead."""
-        if self._checkpoints.taken != self.step:
-            session.flush(metrics_before=self.step)
-            session.writer.drain()
-            self._checkpoints.take(self.step, session.state())
-
-    def _warn_nonfinite(self, session: Session) -> None:
-        if session.nonfinite and not self._warned:
-            self._warned = True
-            warnings.warn(session.watch.describe(), RecordingWarning, stacklevel=4)
+        return self._live.state_dict()

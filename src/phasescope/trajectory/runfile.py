@@ -15,7 +15,16 @@ from phasescope.trajectory.environment import describe_environment
 from phasescope.trajectory.files import write_json
 
 # What must not change between a run and its resumption.
-_FIXED = ("parameters", "save", "n_steps", "dtype", "optimizer", "config")
+_FIXED = (
+    "parameters",
+    "components",
+    "sketch",
+    "save",
+    "n_steps",
+    "dtype",
+    "optimizer",
+    "config",
+)
 
 
 class RunFile:

@@ -11,7 +11,7 @@ import numpy as np
 
 from phasescope.errors import RunError
 from phasescope.parameters import ParameterTable
-from phasescope.trajectory.schema import PARAMETER
+from phasescope.trajectory.schema import COMPONENT, PARAMETER, TENSOR
 
 BFLOAT16 = "bfloat16"
 
@@ -28,7 +28,7 @@ class Series:
         dtype: float32.
         steps: Step of every row, strictly increasing.
         parameters: The table of the columns, for groups over parameters.
-        labels: Names of the columns, where they have some (tensors).
+        labels: Names of the columns, where they have some (tensors, components).
         chunk_columns: Columns of a chunk file, the natural width of a column read.
         value_shape: Shape of one row before flattening.
 
@@ -50,7 +50,13 @@ class Series:
     """
 
     def __init__(
-        self, name: str, path: Path, node: dict[str, Any], steps: np.ndarray, table: ParameterTable
+        self,
+        name: str,
+        path: Path,
+        node: dict[str, Any],
+        steps: np.ndarray,
+        table: ParameterTable,
+        components: tuple[str, ...] = (),
     ) -> None:
         self.name = name
         self.steps = steps
@@ -61,7 +67,8 @@ class Series:
         self.dtype = np.dtype(np.float32)
         dimensions = node["dimension_names"]
         self.parameters = table if dimensions[1:] == [PARAMETER] else None
-        self.labels = table.names if dimensions[1:] == ["tensor"] else None
+        labels = {TENSOR: table.names, COMPONENT: components}
+        self.labels = labels.get(dimensions[1]) if len(dimensions) == 2 else None
         chunk = node["chunk_grid"]["configuration"]["chunk_shape"]
         self._chunk_rows = chunk[0]
         # Only arrays over parameters are cut into columns; the others keep a row in one file.

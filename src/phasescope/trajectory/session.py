@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from phasescope.errors import RecordingWarning
 from phasescope.trajectory import schema
 from phasescope.trajectory.captures import Captures
 from phasescope.trajectory.channels import Channel, Job, MetricsLog, WriterThread
@@ -17,6 +19,7 @@ from phasescope.trajectory.contents import Contents
 from phasescope.trajectory.flat import FlatParameters
 from phasescope.trajectory.nonfinite import NonFiniteWatch
 from phasescope.trajectory.probes import ProbeCapture
+from phasescope.trajectory.quiet import QuietWriter
 from phasescope.trajectory.store import ArraySpec, TrajectoryStore
 
 _SKIPPED = {"scale": ArraySpec("float64", (), (), 4096, fill=float("nan"))}
@@ -26,7 +29,7 @@ class Session:
     """Everything between a training loop and its store.
 
     Args:
-        directory: The run's directory, locked by the caller.
+        directory: The run's directory, locked by the caller; None on a process that writes nothing.
         step: Updates already applied; rows from here on are dropped from an existing store.
         flat: The model's parameters.
         model: The model, for the probes.
@@ -36,21 +39,24 @@ class Session:
 
     def __init__(
         self,
-        directory: Path,
+        directory: Path | None,
         step: int,
         flat: FlatParameters,
         model: nn.Module,
         optimizer: torch.optim.Optimizer,
         contents: Contents,
     ) -> None:
-        store = TrajectoryStore(directory / schema.STORE, {"schema": schema.SCHEMA_VERSION})
-        store.truncate(step)
         self._model = model
         self._flat = flat
         self._contents = contents
         self.nonfinite: list[dict[str, Any]] = []
         self.watch = NonFiniteWatch(flat.table, self.nonfinite)
-        self.writer = WriterThread(store, *([contents.sinks] if contents.sinks else []))
+        if directory is None:
+            self.writer = QuietWriter()
+        else:
+            store = TrajectoryStore(directory / schema.STORE, {"schema": schema.SCHEMA_VERSION})
+            store.truncate(step)
+            self.writer = WriterThread(store, contents.sinks)
         self.metrics = MetricsLog(self.writer)
         self._channels: dict[str, tuple[Channel, Callable[[int], bool]]] = {}
         for group, arrays in contents.specs.items():
@@ -65,7 +71,7 @@ class Session:
             for name, probe in contents.probes.items()
             if (schedule := schedules.get(name, schedules.get(""))) is not None
         ]
-        store.commit()
+        self.writer.store.commit()
 
     def _channel(self, group: str, arrays: Mapping[str, ArraySpec]) -> Channel:
         # One watch is enough: the norms are looked at only where no gradients are saved.
@@ -120,6 +126,11 @@ class Session:
             channel.flush()
         self.metrics.flush(metrics_before)
 
+    def commit(self, metrics_before: int | None = None) -> None:
+        """`flush`, and wait until everything is committed."""
+        self.flush(metrics_before)
+        self.writer.drain()
+
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps of the recording itself, beyond the committed rows."""
         pending = {
@@ -135,11 +146,30 @@ class Session:
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Take back what `state` returned."""
-        for step, values in state["metrics"].items():
-            self.metrics.log(step, values)
-        self.nonfinite.extend(state["nonfinite"])
-        self._flat.missing |= state["missing_gradients"]
+        # Somebody else's checkpoint may be JSON, and may know the step only. What was pending when
+        # it was written may have been committed since.
+        for step, values in state.get("metrics", {}).items():
+            if int(step) > self.metrics.written:
+                self.metrics.log(int(step), values)
+        self.nonfinite.extend(state.get("nonfinite", ()))
+        self._flat.missing |= state.get("missing_gradients", {})
         self._flat.densified |= dict.fromkeys(state.get("densified_gradients", ()))
+
+    def warn_of_gaps(self, step: int) -> None:
+        """Warn where a group ends before rows that were due before `step`."""
+        gaps = []
+        for group, (channel, due) in self._channels.items():
+            missing = [s for s in range(channel.last_step + 1, step) if due(s)]
+            if missing and channel.last_step >= 0:  # a run may begin late
+                gaps.append(f"{group} from {missing[0]} to {missing[-1]}")
+        if gaps:
+            warnings.warn(
+                f"the recording is resumed at step {step}, but rows before it are missing: "
+                f"{'; '.join(gaps)}. The checkpoint was written before they were committed: call "
+                "recorder.flush() first.",
+                RecordingWarning,
+                stacklevel=6,
+            )
 
 
 _RESERVED = ("", ".", "..", schema.STEP, "values", "zarr.json")

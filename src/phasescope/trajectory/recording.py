@@ -1,0 +1,222 @@
+"""A recorder at work, from `attach` to `close`: it hears of every update and has it recorded."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from phasescope.errors import RecordingWarning
+from phasescope.parameters import named_parameters
+from phasescope.trajectory.checkpoints import Checkpoints
+from phasescope.trajectory.contents import Contents
+from phasescope.trajectory.flat import FlatParameters
+from phasescope.trajectory.hooks import Hooks, backward_scale
+from phasescope.trajectory.optimizers import check_owned
+from phasescope.trajectory.runfile import RunFile
+from phasescope.trajectory.session import Session
+
+FLUSH_SECONDS = 5.0
+
+OnFailure = Literal["raise", "continue"]
+
+
+class Recording:
+    """What happens between a training loop and a session, and what becomes of failures.
+
+    Args:
+        directory: The run's directory, locked by the caller; None where another process writes.
+        model: The model.
+        optimizer: The optimizer whose updates are the steps.
+        contents: What is recorded.
+        flat: The model's parameters.
+        file: The run's run.json.
+        checkpoints: The run's checkpoints.
+        on_failure: Whether a failure of the recording stops the training.
+        restored: The step that the training was put back to, and what the recording kept there.
+    """
+
+    def __init__(
+        self,
+        directory: Path | None,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        contents: Contents,
+        flat: FlatParameters,
+        file: RunFile,
+        checkpoints: Checkpoints,
+        *,
+        on_failure: OnFailure,
+        restored: tuple[int, Mapping[str, Any]] | None,
+    ) -> None:
+        self.step = 0 if restored is None else restored[0]
+        self._model = model
+        self._optimizer = optimizer
+        self._flat = flat
+        self._file = file
+        self._checkpoints = checkpoints
+        self._on_failure = on_failure
+        self._failure: Exception | None = None
+        self._session = session = Session(directory, self.step, flat, model, optimizer, contents)
+        if restored is not None and restored[1]:
+            session.load_state(restored[1])
+            session.warn_of_gaps(self.step)
+        self._arrivals = session.captures.arrivals
+        self._n_groups = len(optimizer.param_groups)
+        # Whether what is logged now belongs to the coming update, because its gradient is there.
+        self._coming = False
+        self._in_step = self._closure = self._warned = False
+        self._ended = self.step
+        self._last_flush = time.monotonic()
+        file.write(status="recording", step=self.step, nonfinite=session.nonfinite)
+        if checkpoints.due(self.step):
+            self._take_checkpoint()
+        self._hooks = Hooks(
+            optimizer,
+            flat.tensors,
+            checkpoints.scalers,
+            arrived=self._gradient_arrived,
+            before=self._before_update,
+            after=self._after_update,
+            skipped=self._update_skipped,
+        )
+
+    def log(self, step: int | None, values: Mapping[str, float | Tensor]) -> None:
+        """File values under a step, or under that of the weights on which they were evaluated."""
+        if self._failure is not None:
+            return
+        if step is None:
+            step = self.step if self._coming or self._ended == self.step else self.step - 1
+        self._session.metrics.log(step, values)
+
+    def end_step(self) -> None:
+        """The iteration is over: take the checkpoint that is due."""
+        self._ended = self.step
+        if self._checkpoints.due(self.step):
+            self._record(self._take_checkpoint)
+
+    def flush(self) -> None:
+        """Commit every complete row; what may still be logged to stays open."""
+        self._record(lambda: self._session.commit(metrics_before=self.step - 1))
+
+    def state_dict(self) -> dict[str, Any]:
+        """The step, and what the recording keeps beyond the committed rows."""
+        return {"step": self.step, **self._session.state()}
+
+    def close(self, status: Literal["complete", "interrupted"]) -> None:
+        """Write what is still in memory and remove every hook."""
+        self._hooks.remove()
+        failure = self._failure
+        try:
+            self._finish(status)
+        except Exception as error:
+            failure = failure or error
+            if self._on_failure == "raise":
+                raise
+        finally:
+            self._session.writer.close()
+            self._write_end(status if failure is None else "interrupted", failure)
+        if failure is None:
+            self._session.writer.check()  # warns of a sink that has failed at last
+        self._warn_nonfinite()
+
+    # --- what the hooks report --------------------------------------------------------------
+
+    def _gradient_arrived(self) -> None:
+        self._coming = True
+        if self._arrivals is not None:
+            arrivals = self._arrivals
+            self._record(lambda: arrivals.arrive(self.step))
+
+    def _before_update(self, closure: bool, scale: Tensor | None) -> None:
+        self._in_step, self._closure = True, closure
+        # Not a failure of the recording: what is about to be trained would be wrong.
+        self._checkpoints.meet()
+        self._record(lambda: self._record_before(scale))
+
+    def _record_before(self, scale: Tensor | None) -> None:
+        self._checkpoints.settle()
+        self._checkpoints.require(self.step)
+        if len(self._optimizer.param_groups) != self._n_groups:
+            check_owned(self._optimizer, named_parameters(self._model))
+            self._n_groups = len(self._optimizer.param_groups)
+        unfrozen = self._hooks.watch_unfrozen()
+        backward = scale
+        if self._arrivals is not None:
+            self._arrivals.unseen = unfrozen
+            if self._checkpoints.scalers:
+                backward = backward_scale(self._checkpoints.scalers)
+        self._session.before(
+            self.step, gradients_later=self._closure, scale=scale, backward_scale=backward
+        )
+
+    def _after_update(self) -> None:
+        self._record(lambda: self._session.after(self.step, gradients_later=self._closure))
+        self.step += 1
+        self._coming = self._in_step = False
+        now = time.monotonic()
+        if now - self._last_flush > FLUSH_SECONDS:
+            self._record(lambda: self._session.flush(metrics_before=self.step - 1))
+            self._last_flush = now
+            self._warn_nonfinite()
+
+    def _update_skipped(self, scale: float) -> None:
+        self._coming = True
+        self._record(lambda: self._session.skipped(self.step, scale))
+
+    def _record(self, act: Callable[[], None]) -> None:
+        """Do a part of the recording; if it fails, do what `on_failure` says."""
+        if self._failure is not None:
+            return
+        try:
+            act()
+        except Exception as error:
+            if self._on_failure == "raise":
+                raise
+            self._failure = error
+            warnings.warn(
+                f"recording ended at step {self.step}, the training goes on without it: {error}",
+                RecordingWarning,
+                stacklevel=3,
+            )
+
+    # --- checkpoints and the end ------------------------------------------------------------
+
+    def _take_checkpoint(self) -> None:
+        """Commit every row before this step, then write the state: a checkpoint is never ahead."""
+        if self._checkpoints.taken != self.step:
+            self._session.commit(metrics_before=self.step)
+            self._checkpoints.take(self.step, self._session.state())
+
+    def _finish(self, status: str) -> None:
+        if self._failure is None:
+            if not self._in_step:
+                self._session.final(self.step)
+            if status == "complete" and self._checkpoints.schedule and self._ended == self.step:
+                self._take_checkpoint()
+        self._session.commit()
+
+    def _write_end(self, status: str, failure: Exception | None) -> None:
+        try:
+            self._file.write(
+                status=status,
+                step=self.step,
+                failure=None if failure is None else str(failure),
+                nonfinite=self._session.nonfinite,
+                missing_gradients=self._flat.missing,
+                densified_gradients=list(self._flat.densified),
+            )
+        except OSError:
+            # On a full disk the file stays as it was, as after a kill: the first error counts.
+            if failure is None:
+                raise
+
+    def _warn_nonfinite(self) -> None:
+        if self._session.nonfinite and not self._warned:
+            self._warned = True
+            warnings.warn(self._session.watch.describe(), RecordingWarning, stacklevel=4)
