@@ -12,8 +12,10 @@ SUBJECTS = {
     "gram": "gram_from_disk",
     "gram-recorder": "gram_recorder_layout",
     "svd": "singular_values",
+    "sign-flips": "sign_flips",
     "import": "import_time",
     "recording": "recording",
+    "sketch": "sketching",
 }
 # They pick slow kernels for OpenBLAS, and so make every comparison with NumPy flattering.
 SLOWING = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")

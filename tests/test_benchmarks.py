@@ -59,7 +59,9 @@ def test_a_quick_run_yields_rows_of_every_subject_and_writes_nothing(tmp_path: P
         env=environment, capture_output=True, text=True, check=True,
     )  # fmt: skip
     found = json.loads(done.stdout)
-    assert list(found) == ["gram", "gram-recorder", "svd", "import", "recording"]
+    assert list(found) == [
+        "gram", "gram-recorder", "svd", "sign-flips", "import", "recording", "sketch",
+    ]  # fmt: skip
     for part in found.values():
         assert part["environment"]["torch_threads"] == 1
         assert part["environment"]["removed_variables"] == ["OPENBLAS_CORETYPE"]
@@ -70,9 +72,21 @@ def test_a_quick_run_yields_rows_of_every_subject_and_writes_nothing(tmp_path: P
             }
             assert row["quick"]
             assert row["met"] is None
-    goals = [(row["goal_on"], row["goal"]) for part in found.values() for row in part["rows"]]
-    assert [goal for on, goal in goals if on == "ratio"] == [1.1, 1.0, 30.0]
-    assert [goal for on, goal in goals if on == "ours"] == [800e6, 0.3]
+    goals = {
+        subject: {
+            on: [row["goal"] for row in part["rows"] if row["goal_on"] == on]
+            for on in ("ratio", "ours")
+        }
+        for subject, part in found.items()
+    }
+    assert goals["gram"] == {"ratio": [1.1, 1.0], "ours": [800e6]}
+    assert goals["svd"]["ratio"] == [30.0]
+    assert goals["import"]["ours"] == [0.3]
+    assert goals["recording"] == {
+        "ratio": [1 / 1.15, 1 / 1.5, 1 / 1.15, 1 / 1.05],
+        "ours": [0.12e-3],
+    }
+    assert goals["sketch"]["ratio"] == [0.25]
     assert "OPENBLAS_CORETYPE was set" in done.stderr
     assert str(BENCHMARKS.parent) not in done.stdout
     assert str(tmp_path) not in done.stdout

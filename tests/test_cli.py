@@ -32,7 +32,7 @@ def test_help_describes_every_command(capsys):
         main(["--help"])
     assert end.value.code == 0
     text = capsys.readouterr().out
-    for command in ("demo", "list", "run", "analyse", "report", "claims"):
+    for command in ("demo", "list", "run", "sweep", "analyse", "report", "claims"):
         assert f"• {command} " in text
     with pytest.raises(SystemExit):
         main(["run", "gradient_spectrum", "--help"])

@@ -16,15 +16,17 @@ PACKAGE = Path(__file__).parent.parent / "src" / "phasescope"
 MAX_LINES = 400
 
 # A part may import itself and the parts listed beside it, nothing else of the package.
-FOUNDATION = ("errors", "parameters", "datasets", "models")
+FOUNDATION = ("errors", "parameters", "components", "datasets", "models")
 MAY_IMPORT = {
     "errors": (),
     "parameters": ("errors",),
+    "components": ("errors", "parameters", "models"),
     "datasets": ("errors", "parameters"),
     "models": ("errors", "parameters", "datasets"),
     "analysis": FOUNDATION,
     "trajectory": FOUNDATION,
     "training": (*FOUNDATION, "trajectory"),
+    "integrations": ("errors", "trajectory"),
     "interventions": (*FOUNDATION, "analysis", "trajectory", "training"),
     "figures": (*FOUNDATION, "analysis", "trajectory", "training", "interventions"),
 }
@@ -36,8 +38,11 @@ MAY_IMPORT["cli"] = (*MAY_IMPORT["sweeps"], "sweeps")
 # `import phasescope` itself would be a cycle in anything that it loads.
 MAY_IMPORT_WHOLE_PACKAGE = ("experiments", "sweeps", "cli")
 ONLY_IN = {"plotly": ("figures", "report"), "dask": ("sweeps",), "distributed": ("sweeps",)}
+TRAINERS_AND_TRACKERS = ("accelerate", "lightning", "tensorboard", "transformers", "wandb")
+ONLY_IN |= dict.fromkeys(TRAINERS_AND_TRACKERS, ("integrations",))
 NO_CATCH_ALLS = ("utils", "helpers", "common", "core", "misc")
 HEAVY = ("dask", "plotly", "rich", "scipy", "sklearn", "tyro", "xarray", "zarr")
+HEAVY += TRAINERS_AND_TRACKERS
 
 
 def imports(tree: ast.Module) -> Iterator[tuple[int, str, str]]:
@@ -133,6 +138,8 @@ def test_the_package_keeps_its_import_layers_and_file_rules():
         ("analysis/a.py", "if TYPE_CHECKING:\n  import phasescope.figures", "analysis may not"),
         ("cli.py", "from plotly import io", "only figures and report may import plotly"),
         ("analysis/gram.py", "import dask.array", "only sweeps may import dask"),
+        ("trajectory/sinks.py", "import wandb", "only integrations may import wandb"),
+        ("integrations/x.py", "from phasescope.training import loop", "integrations may not"),
         ("analysis/gram.py", "from . import spectrum", "relative import"),
         ("analysis/gram.py", "from ..errors import RunError", "relative import"),
         ("analysis/gram.py", "x = 1\n" * 401, "more than 400 lines"),

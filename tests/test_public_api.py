@@ -12,7 +12,9 @@ import pytest
 
 DOCS = Path(__file__).parent.parent / "docs"
 # Parts whose own names are public too, beside those that the package itself exports.
-PARTS = ("datasets", "errors", "figures", "models", "report", "training")
+PARTS = ("components", "datasets", "errors", "figures", "models", "report", "sweeps", "training")
+# Each needs the extra of its library and lists its names itself.
+INTEGRATIONS = ("huggingface", "lightning", "tensorboard", "wandb")
 
 
 def exported_names(module: ModuleType) -> set[str]:
@@ -38,6 +40,9 @@ def public_names() -> dict[str, object]:
         for name in exported_names(module):
             if getattr(package, name, None) is not getattr(module, name):
                 names[f"{part}.{name}"] = getattr(module, name)
+    for part in INTEGRATIONS:
+        module = importlib.import_module(f"phasescope.integrations.{part}")
+        names |= {f"integrations.{part}.{name}": getattr(module, name) for name in module.__all__}
     return names
 
 

@@ -3,8 +3,26 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from phasescope.analysis.edges import (
+    NoiseEdges,
+    edge_p_values,
+    gavish_donoho,
+    marchenko_pastur_median,
+    noise_edges,
+    noise_scale,
+)
+from phasescope.analysis.flips import FlipRankTest, flip_rank_test
+from phasescope.analysis.frozen import FrozenComparison, compare_with_frozen, effective_dimension
 from phasescope.analysis.gram import Gram, gram
 from phasescope.analysis.intervals import Interval, interval
+from phasescope.analysis.located import LocatedComponents, located_components
+from phasescope.analysis.profiles import (
+    ProfileStatistic,
+    TimeProfiles,
+    degenerate_groups,
+    time_profiles,
+)
+from phasescope.analysis.projection import Projection, project
 from phasescope.analysis.ranks import (
     RankSummary,
     count_above,
@@ -24,50 +42,96 @@ from phasescope.analysis.spectrum import (
     parameter_vectors,
     spectrum,
 )
+from phasescope.analysis.surrogates import flipped_grams
+from phasescope.analysis.tracy_widom import tracy_widom_cdf, tracy_widom_quantile
+from phasescope.analysis.variances import parameter_variances
+from phasescope.analysis.walks import (
+    WalkNull,
+    random_walk_time_vectors,
+    random_walk_values,
+    walk_null,
+)
+from phasescope.components.description import Structure
+from phasescope.components.layers import structure
+from phasescope.components.selectors import components
+from phasescope.components.subspace import Subspace
 from phasescope.parameters import Component, ParameterTable
 from phasescope.trajectory.reader import Run, delete_group, open_run
 from phasescope.trajectory.recorder import Recorder
 from phasescope.trajectory.schedule import Schedule, at, every, log_spaced
 from phasescope.trajectory.series import Series
+from phasescope.trajectory.sketch import CountSketch
 
 if TYPE_CHECKING:
     from phasescope import figures, report
 
 __all__ = [
     "Component",
+    "CountSketch",
+    "FlipRankTest",
+    "FrozenComparison",
     "Gram",
     "Interval",
+    "LocatedComponents",
+    "NoiseEdges",
     "NormNull",
     "ParameterTable",
+    "ProfileStatistic",
+    "Projection",
     "RankSummary",
     "Recorder",
     "Run",
     "Schedule",
     "Series",
     "Spectrum",
+    "Structure",
+    "Subspace",
+    "TimeProfiles",
+    "WalkNull",
     "at",
+    "compare_with_frozen",
+    "components",
     "count_above",
+    "degenerate_groups",
     "delete_group",
+    "edge_p_values",
+    "effective_dimension",
     "effective_rank",
     "energy_rank",
     "entropy_rank",
     "every",
     "figures",
+    "flip_rank_test",
+    "flipped_grams",
+    "gavish_donoho",
     "gram",
     "heldout_residuals",
     "interval",
     "largest_gap",
+    "located_components",
     "log_spaced",
+    "marchenko_pastur_median",
     "mean_alignment",
+    "noise_edges",
+    "noise_scale",
     "norm_null",
     "open_run",
+    "parameter_variances",
     "parameter_vectors",
     "participation_ratio",
+    "project",
+    "random_walk_time_vectors",
+    "random_walk_values",
     "rank_summary",
     "report",
     "spectrum",
     "stable_rank",
+    "structure",
     "subspace_overlap",
+    "time_profiles",
+    "tracy_widom_cdf",
+    "tracy_widom_quantile",
+    "walk_null",
 ]
 
 

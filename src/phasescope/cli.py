@@ -1,4 +1,4 @@
-"""The command line: demo, list, run, analyse, report, claims."""
+"""The command line: demo, list, run, sweep, analyse, report, claims."""
 
 import dataclasses
 import importlib
@@ -38,11 +38,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if arguments[:1] == ["run"] and len(arguments) > 1:
             _run_experiment(arguments[1:])
+        elif arguments[:1] == ["sweep"] and arguments[1:2] not in ([], ["-h"], ["--help"]):
+            from phasescope.sweeps.command import sweep_command
+
+            sweep_command(arguments[1:], EXPERIMENTS, _peek(arguments, "--preset", "default"))
         else:
             commands = {
                 "demo": demo,
                 "list": list_experiments,
                 "run": run,
+                "sweep": sweep,
                 "analyse": analyse,
                 "report": report,
                 "claims": claims,
@@ -132,6 +137,14 @@ def run() -> None:
     'phasescope run NAME --help' lists the fields of its configuration; 'phasescope list' the names.
     """
     raise ValueError(f"run needs the name of an experiment: {', '.join(EXPERIMENTS)}.")
+
+
+def sweep() -> None:
+    """Run an experiment over a grid on several processes: sweep NAME [--FIELD VALUE VALUE ...].
+
+    'phasescope sweep NAME --help' lists the fields of its configuration. NAME may be a module.
+    """
+    raise ValueError(f"sweep needs the name of an experiment: {', '.join(EXPERIMENTS)}.")
 
 
 def analyse(

@@ -1,6 +1,7 @@
 """What each part of a model does: zero it, and look at heads and neurons from inside."""
 
-import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -8,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from phasescope.components import components, structure
-from phasescope.parameters import Component, ParameterTable, named_parameters
+from phasescope.parameters import Component
 
 
 @dataclass
@@ -39,16 +40,18 @@ class Subject(Protocol):
         ...
 
 
-def zeroed(model: nn.Module, *parts: Component) -> nn.Module:
-    """A copy with these parts at zero."""
-    model = copy.deepcopy(model)
-    table, named = ParameterTable.from_module(model), named_parameters(model)
-    vector = table.flatten({name: p.detach() for name, p in named.items()})
-    for part in parts:
-        vector[part.columns] = 0
-    for name, value in table.unflatten(vector).items():
-        named[name].data.copy_(value)
-    return model
+@contextmanager
+def zeroed(model: nn.Module, part: Component) -> Iterator[nn.Module]:
+    """The model with a part at zero; afterwards it is as it was."""
+    parameters = list(model.parameters())
+    before = nn.utils.parameters_to_vector(parameters).detach()
+    changed = before.clone()
+    changed[part.columns] = 0
+    nn.utils.vector_to_parameters(changed, parameters)
+    try:
+        yield model
+    finally:
+        nn.utils.vector_to_parameters(before, parameters)
 
 
 def members(n_heads: int, n_groups: int, g: int) -> list[int]:
@@ -73,7 +76,8 @@ def check_values(subject: Subject) -> None:
             outside = others(n, inside)
             for name in {f"l{i}h{inside[0]} v", f"l{i}h{inside[-1]} v", f"l{i}g{g} v"}:
                 part = parts[name]
-                z = subject.look(zeroed(subject.model, part))[i].z
+                with zeroed(subject.model, part) as model:
+                    z = subject.look(model)[i].z
                 assert not z[:, :, inside].any(), name
                 assert torch.equal(z[:, :, outside], before[i].z[:, :, outside]), name
                 assert before[i].z.abs().amax((0, 1, 3)).all(), name
@@ -89,7 +93,8 @@ def check_outputs(subject: Subject) -> None:
             keep = torch.ones(layer.heads.n_heads)
             keep[h] = 0
             ablated = subject.logits(subject.model, i, heads=keep, neurons=None)
-            found = subject.logits(zeroed(subject.model, part), heads=None, neurons=None)
+            with zeroed(subject.model, part) as model:
+                found = subject.logits(model, heads=None, neurons=None)
             # The same sums of the same products, some of them zero.
             torch.testing.assert_close(found, ablated, rtol=1e-13, atol=1e-13)
             unchanged = subject.logits(subject.model, heads=None, neurons=None)
@@ -111,7 +116,8 @@ def check_patterns(subject: Subject, rtol: float = 1e-14) -> None:
         wanted |= {f"l{i}h{h} k": members(n, n_groups, h * n_groups // n) for h in range(n)}
         for name, inside in wanted.items():
             part = parts[name]
-            pattern = subject.look(zeroed(subject.model, part))[i].pattern
+            with zeroed(subject.model, part) as model:
+                pattern = subject.look(model)[i].pattern
             outside = others(n, inside)
             torch.testing.assert_close(
                 pattern[:, inside].double(), uniform[:, inside], rtol=rtol, atol=0
@@ -130,15 +136,15 @@ def check_neurons(subject: Subject) -> None:
         n = layer.neurons.n
         assert n == before[i].acts.shape[-1]
         for j in range(n):
-            acts = subject.look(zeroed(subject.model, parts[f"l{i}n{j} in"]))[i].acts
+            with zeroed(subject.model, parts[f"l{i}n{j} in"]) as model:
+                acts = subject.look(model)[i].acts
             assert not acts[..., j].any()
             assert torch.equal(acts[..., others(n, [j])], before[i].acts[..., others(n, [j])])
             keep = torch.ones(n)
             keep[j] = 0
             ablated = subject.logits(subject.model, i, heads=None, neurons=keep)
-            found = subject.logits(
-                zeroed(subject.model, parts[f"l{i}n{j} out"]), heads=None, neurons=None
-            )
+            with zeroed(subject.model, parts[f"l{i}n{j} out"]) as model:
+                found = subject.logits(model, heads=None, neurons=None)
             torch.testing.assert_close(found, ablated, rtol=1e-13, atol=1e-13)
             whole = set(parts[f"l{i}n{j}"].columns.tolist())
             halves = [set(parts[f"l{i}n{j} {side}"].columns.tolist()) for side in ("in", "out")]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -147,15 +147,17 @@ class HuggingFace:
             handle.remove()
 
     def look(self, model: nn.Module) -> list[function.Inside]:
-        found, n_heads = [], self.family.counts[0]
-        for i in range(2):
-            output, down = self.family.output.format(i), self.family.down.format(i)
-            seen_z, seen_acts = self._inputs(model, output), self._inputs(model, down)
-            with seen_z as z, seen_acts as acts, torch.no_grad():
-                out = model(tokens(), output_attentions=True, use_cache=False)
-            heads = z[0].unflatten(-1, (n_heads, -1))
-            found.append(function.Inside(heads, out.attentions[i], acts[0]))
-        return found
+        paths = [
+            name.format(i) for i in range(2) for name in (self.family.output, self.family.down)
+        ]
+        with ExitStack() as hooks, torch.no_grad():
+            seen = [hooks.enter_context(self._inputs(model, path)) for path in paths]
+            out = model(tokens(), output_attentions=True, use_cache=False)
+        n_heads = self.family.counts[0]
+        return [
+            function.Inside(z.unflatten(-1, (n_heads, -1)), out.attentions[i], acts)
+            for i, ((z,), (acts,)) in enumerate(zip(seen[::2], seen[1::2], strict=True))
+        ]
 
     def logits(
         self, model: nn.Module, layer: int = -1, *, heads: Tensor | None, neurons: Tensor | None

@@ -124,10 +124,11 @@ def test_stated_numbers_that_contradict_the_model_are_refused():
     stated = structure(model, n_heads=3)
     with pytest.raises(ValueError, match=r"are 4 and 4 in .*against n_heads=3"):
         components(model, "heads", structure=stated)
-    with pytest.raises(
-        ValueError, match=r"fused must be 'concatenated' or 'interleaved', but 'mixed'"
-    ):
-        structure(model, fused="mixed")  # pyright: ignore[reportArgumentType]
+
+
+def test_another_word_for_the_division_is_refused(unchecked_types: None):
+    with pytest.raises(ValueError, match="fused must be 'concatenated' or 'interleaved', but"):
+        structure(nn.Linear(1, 1), fused="mixed")  # pyright: ignore[reportArgumentType]
 
 
 @pytest.mark.parametrize("interleaved", [False, True])

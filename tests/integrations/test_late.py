@@ -150,6 +150,23 @@ def test_rows_that_a_checkpoint_is_ahead_of_are_named(tmp_path):
     late.end("complete")
 
 
+def test_a_training_that_is_prolonged_keeps_the_schedule_it_began_with(tmp_path):
+    save = {"updates": ps.log_spaced(3), "gradients": ps.every(1)}
+    for n, state in ((4, {"step": 0}), (6, {"step": 4})):
+        model, optimizer = training()
+        late = LateRecorder(tmp_path / "run", {"save": save})
+        late.begin(model, optimizer, n_steps=n, state=state)
+        for _ in range(n - state["step"]):
+            update(model, optimizer)
+        late.end("complete")
+    run = ps.open_run(tmp_path / "run")
+    assert run.gradients.steps.tolist() == list(range(6))
+    assert run.updates.steps.tolist() == [0, 1, 3]
+    late = LateRecorder(tmp_path / "run", {"save": save, "n_steps": 6})
+    with pytest.raises(RunError, match="begun with n_steps = 4, but is resumed with 6"):
+        late.begin(*training(), n_steps=6, state={"step": 4})
+
+
 def test_a_new_training_ends_the_recording_of_one_that_raised(tmp_path):
     late = LateRecorder(tmp_path / "run", {"save": SAVE})
     model, optimizer = training()

@@ -347,6 +347,6 @@ def test_sharded_trainings_are_refused(tmp_path, unchecked_types):
             SingleDeviceStrategy.__init__(self)
 
     callback = RecorderCallback(tmp_path / "run", save=SAVE)
-    trainer = type("T", (), {"is_global_zero": True, "strategy": Sharded.__new__(Sharded)})
+    trainer = type("T", (), {"strategy": Sharded.__new__(Sharded)})
     with pytest.raises(RecordingError, match=r"whole parameters .* Sharded gives every process"):
         callback.on_train_start(trainer, None)

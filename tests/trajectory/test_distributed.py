@@ -158,6 +158,19 @@ def test_a_rank_that_was_killed_before_its_part_was_written_takes_all_back(
     assert_complete_and_identical(tmp_path / "run", uninterrupted)
 
 
+def test_a_rank_that_was_killed_before_it_saved_anything_begins_anew(
+    forks, tmp_path, uninterrupted
+):
+    deaths = deaths_of(forks, tmp_path, 0)
+    with deaths.start(tmp_path / "run", 1, ("before rename", 1)) as group:
+        group.wait_for_a_death()
+    folder = tmp_path / "run" / "checkpoints"
+    assert newest_checkpoint(folder)[0] == 0
+    assert newest_checkpoint(rank_folder(folder, 1)) is None
+    deaths.finish(tmp_path / "run")
+    assert_complete_and_identical(tmp_path / "run", uninterrupted)
+
+
 def test_more_or_fewer_processes_go_on_from_rank_0_and_say_so(together, tmp_path, monkeypatch):
     directory = tmp_path / "run"
     together(several.stopped, directory, 10)

@@ -189,6 +189,13 @@ def test_resuming_a_finished_run_changes_nothing(tmp_path, uninterrupted):
         assert torch.equal(model.state_dict()[name], value), name
 
 
+def test_a_run_whose_group_was_deleted_is_not_resumed_with_a_hole(tmp_path):
+    loops.recorded_training(tmp_path / "run", stop=23)
+    ps.delete_group(tmp_path / "run", "gradients")
+    with pytest.raises(RunError, match=r"resumed at step 2\d, but its groups \['gradients'\] have"):
+        loops.recorded_training(tmp_path / "run", resume=True)
+
+
 def test_a_dead_process_does_not_keep_its_lock(tmp_path, processes):
     kill(processes, tmp_path / "run", ("step", 3))
     assert (tmp_path / "run" / "lock").read_text().startswith("process ")

@@ -73,22 +73,20 @@ def find_attention(names: ModelNames, stated: Stated) -> list[Attention]:
 
 def _reader(names: ModelNames, path: str) -> Callable[[ModelNames, str, Stated], Heads] | None:
     """The function that reads the heads of the module at `path`, if it is an attention."""
-    if _has(names, path, "W_Q", "W_O"):
+    tensors, prefix = names.tensors, f"{path}." if path else ""
+    if prefix + "W_Q" in tensors and prefix + "W_O" in tensors:
         return _from_tensors
-    for own in ("in_proj_weight", "q_proj_weight"):
-        if _has(names, path, own, "out_proj.weight"):
-            return _from_multihead_attention
+    if prefix + "out_proj.weight" in tensors and (
+        prefix + "in_proj_weight" in tensors or prefix + "q_proj_weight" in tensors
+    ):
+        return _from_multihead_attention
     for layers, outs in _SEPARATE:
-        if _has(names, path, *(f"{layer}.weight" for layer in layers)):
+        if all(f"{prefix}{layer}.weight" in tensors for layer in layers):
             return functools.partial(_from_layers, layers, outs)
     for layer, outs in _FUSED:
-        if _has(names, path, f"{layer}.weight"):
+        if f"{prefix}{layer}.weight" in tensors:
             return functools.partial(_from_fused_layer, layer, outs)
     return None
-
-
-def _has(names: ModelNames, path: str, *children: str) -> bool:
-    return all(_join(path, child) in names.tensors for child in children)
 
 
 def _from_layers(

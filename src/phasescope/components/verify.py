@@ -67,11 +67,11 @@ class _Trial:
         for parameter in self._parameters.values():
             parameter.requires_grad_(True)
 
-    def gradient(self, zeroed: Sequence[Component]) -> Tensor:
-        """The flat gradient with these components at zero."""
+    def gradient(self, zeroed: Sequence[Tensor]) -> Tensor:
+        """The flat gradient with these columns at zero."""
         vector = self.table.flatten(self._values)
-        for component in zeroed:
-            vector[component.columns.to(vector.device)] = 0
+        for columns in zeroed:
+            vector[columns.to(vector.device)] = 0
         parameters = list(self._parameters.values())
         with torch.no_grad():
             for parameter, value in zip(
@@ -105,9 +105,12 @@ def _verify(
     trial: _Trial, sources: list[Component], readers: list[Component], source_of: list[int]
 ) -> None:
     """Zeroing sources silences exactly the readers that belong to them."""
-    silent = _silent(trial.gradient([]), readers)
+    zeroed = [source.columns for source in sources]
+    read = [reader.columns for reader in readers]
+    columns, sizes = torch.cat(read), [len(part) for part in read]
+    silent = _silent(trial.gradient([]), columns, sizes)
     for chosen in _digits(len(sources)):
-        now = _silent(trial.gradient([sources[i] for i in chosen]), readers)
+        now = _silent(trial.gradient([zeroed[i] for i in chosen]), columns, sizes)
         for reader, source, was_silent, is_silent in zip(
             readers, source_of, silent, now, strict=True
         ):
@@ -126,8 +129,10 @@ def _verify(
             )
 
 
-def _silent(gradient: Tensor, readers: list[Component]) -> list[bool]:
-    return [not bool(gradient[r.columns.to(gradient.device)].any()) for r in readers]
+def _silent(gradient: Tensor, columns: Tensor, sizes: list[int]) -> list[bool]:
+    """For successive groups of columns, whether the gradient vanishes in all of them."""
+    sounds = (gradient[columns.to(gradient.device)] != 0).cpu()
+    return [not bool(part.any()) for part in sounds.split(sizes)]
 
 
 def _digits(n: int) -> Iterator[set[int]]:

@@ -1,4 +1,8 @@
-"""Runs of an experiment over configurations and seeds: finished ones are kept, not repeated."""
+"""Runs of an experiment over configurations and seeds: finished ones are kept, not repeated.
+
+`run_all` makes them one after the other; `phasescope.sweeps` makes several at once. Both find a
+finished run by `finished_numbers` and make a new one by `run_one`.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +29,11 @@ NUMBERS = "numbers.json"
 
 @runtime_checkable
 class Experiment(Protocol):
-    """The parts that every experiment module has."""
+    """The parts that every experiment module has.
+
+    Two more are used where they exist: `summary(results)`, the main numbers of one run by name, and
+    `disk_bytes(config)`, the bytes that a run writes while it runs; see `phasescope.sweeps`.
+    """
 
     __doc__: str | None
     PRESETS: dict[str, tuple[Any, ...]]
@@ -71,6 +79,55 @@ def known_runs(experiment: Experiment, results_file: Path) -> dict[str, dict[str
     }
 
 
+def run_folder(config: Any, directory: Path) -> Path:
+    """The folder that a configuration has among the runs of an experiment."""
+    return directory / f"seed{config.seed}-{config_hash(config)}"
+
+
+def finished_numbers(
+    config: Any, directory: Path, known: Mapping[str, dict[str, Any]] | None = None
+) -> dict[str, Any] | None:
+    """Numbers of a finished run, from its folder or else from `known`; None if it is to be made.
+
+    Args:
+        config: The configuration, seed included.
+        directory: Where the runs' folders are.
+        known: Numbers of runs made elsewhere, by `config_hash`; see `known_runs`.
+    """
+    finished = run_folder(config, directory) / NUMBERS
+    if finished.exists():
+        return json.loads(finished.read_text(encoding="utf-8"))
+    return (known or {}).get(config_hash(config))
+
+
+def run_one(
+    experiment: Experiment,
+    config: Any,
+    directory: Path,
+    *,
+    progress: Callable[[float, str], None] | None = None,
+) -> Any:
+    """The results of a configuration that is not finished; it counts as finished from now on.
+
+    Args:
+        experiment: A module of `phasescope.experiments`.
+        config: The configuration, seed included.
+        directory: Where the runs' folders are.
+        progress: Called with the share that is done, and with what is being done.
+    """
+    folder = run_folder(config, directory)
+    try:
+        results = experiment.run(config, folder, progress=progress)
+    except PhasescopeError:
+        raise
+    except Exception as error:
+        error.add_note(f"in {folder} with {config}")
+        raise
+    folder.mkdir(parents=True, exist_ok=True)  # not every experiment leaves something there
+    write_json(folder / NUMBERS, results.numbers)
+    return results
+
+
 def run_all(
     experiment: Experiment,
     configs: Iterable[Any],
@@ -92,29 +149,16 @@ def run_all(
         progress: Called with the index of the run, its share done, and what is being done.
     """
     for index, config in enumerate(configs):
-        folder = directory / f"seed{config.seed}-{config_hash(config)}"
-        finished = folder / NUMBERS
-        if finished.exists():
-            numbers = json.loads(finished.read_text(encoding="utf-8"))
-            yield experiment.load(config, folder, numbers)
-            continue
-        if known and config_hash(config) in known:
-            yield experiment.load(config, folder, known[config_hash(config)])
+        numbers = finished_numbers(config, directory, known)
+        if numbers is not None:
+            yield experiment.load(config, run_folder(config, directory), numbers)
             continue
 
         def tell(share: float, what: str, index: int = index) -> None:
             if progress:
                 progress(index, share, what)
 
-        try:
-            results = experiment.run(config, folder, progress=tell)
-        except PhasescopeError:
-            raise
-        except Exception as error:
-            error.add_note(f"in {folder} with {config}")
-            raise
-        write_json(finished, results.numbers)
-        yield results
+        yield run_one(experiment, config, directory, progress=tell)
 
 
 def finish(

@@ -31,7 +31,7 @@ class RecorderCallback(TrainerCallback):
     The recorder is attached when the training begins, to the model and to the optimizer inside
     accelerate's wrapper. A step is one update, however many micro-batches it accumulates, and
     ``gradients`` is what the optimizer consumed: accumulated, unscaled, clipped to
-    ``max_grad_norm``. In data-parallel training the first process records.
+    ``max_grad_norm``. In data-parallel training every process has the callback, the first writes.
 
     What the Trainer logs is filed under the step of its weights: loss, gradient norm and learning
     rate under the update just done (a loss averaged over several updates under the last of them),
@@ -86,8 +86,6 @@ class RecorderCallback(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Attach the recorder."""
-        if not state.is_world_process_zero:
-            return
         _refuse_sharding()
         model, optimizer = kwargs["model"], kwargs["optimizer"]
         scaler = None

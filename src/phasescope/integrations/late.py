@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from phasescope.errors import RecordingError
 from phasescope.trajectory.recorder import Recorder
+from phasescope.trajectory.schema import RUN_FILE, read_run_file
 
 _OURS = ("model", "optimizer")
 _CHECKPOINTS = ("checkpoint", "state")
@@ -60,7 +61,8 @@ class LateRecorder:
         Args:
             model: The model being trained, not wrapped.
             optimizer: The optimizer whose updates are recorded, not wrapped.
-            n_steps: Number of updates of the whole training, if the trainer knows.
+            n_steps: Number of updates of the whole training, if the trainer knows. A run that goes
+                on keeps the number it began with, and so its schedules.
             state: The recorder's state in the checkpoint that the trainer has gone back to; at
                 least ``{"step": updates done before}``.
             scaler: The trainer's gradient scaler: the updates that it skips are seen through it.
@@ -76,6 +78,7 @@ class LateRecorder:
             settings["state"] = {"scaler": scaler}
         if state["step"] or settings.get("resume"):
             settings["resume"] = state
+            settings["n_steps"] = self._first_length(settings["n_steps"])
         recorder = Recorder(self.directory, model, optimizer, **settings).attach()
         # Not every trainer tells its callbacks of an error. What is in memory is saved all the
         # same when the process ends.
@@ -83,6 +86,13 @@ class LateRecorder:
         self.recorder = recorder
         self._begun = recorder.step
         return recorder
+
+    def _first_length(self, n_steps: int | None) -> int | None:
+        """The length that was known when the run began, where none was given."""
+        exists = (self.directory / RUN_FILE).exists()
+        if "n_steps" in self._settings or not exists:
+            return n_steps
+        return read_run_file(self.directory)["n_steps"]
 
     def begin_update(self) -> None:
         """What is logged from here on belongs to the coming update, until it is done."""
@@ -171,6 +181,7 @@ def _check_whole(parameters: Iterable[tuple[str, nn.Parameter]]) -> None:
 def sharded(what: str) -> str:
     """Why a training whose parameters are spread over processes is refused."""
     return (
-        f"a recording requires whole parameters in the process that writes it, but {what}. Record "
-        "a run on one device or with data parallelism (DDP), where every process has all of them."
+        f"the callbacks record whole parameters only, but {what}. Train on one device or with data "
+        "parallelism (DDP), where every process has all of them; in a loop of one's own, Recorder "
+        "takes the norms of sharded parameters."
     )

@@ -33,7 +33,8 @@ class RecorderCallback(Callback):
     consumed: accumulated, unscaled, clipped. (Lightning clips inside ``optimizer.step``, after
     ``on_before_optimizer_step``; the recorder reads the gradients after the update, so it needs an
     optimizer that leaves ``.grad`` as it was, as all of PyTorch's do.) Automatic and manual
-    optimization are recorded alike. In data-parallel training the first process records.
+    optimization are recorded alike. In data-parallel training every process has the callback, the
+    first writes.
 
     What `self.log` brings to ``trainer.callback_metrics`` is filed under the step of its weights:
     values of a batch under its update (of accumulated batches the last one's), validation under
@@ -106,8 +107,6 @@ class RecorderCallback(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Attach the recorder."""
         restored, self._restored = self._restored, None
-        if not trainer.is_global_zero:
-            return
         if isinstance(trainer.strategy, _SHARDING):
             name = type(trainer.strategy).__name__
             raise RecordingError(sharded(f"{name} gives every process a part of them"))

@@ -201,8 +201,8 @@ def load_part(folder: Path, step: int, rank: int, *, sharded: bool = False) -> d
     """The state tree of one process: what all have in common from rank 0, the rest its own.
 
     A process that saved nothing at this step gets rank 0's, without what holds for rank 0 alone:
-    the random state, and what its recording kept. Of a sharded model that is nothing at all, which
-    is as good only before the first update.
+    the random state, what its recording kept, and before the first update the position in the data
+    too, since this process is at the start of its own. Of a sharded model that leaves nothing.
 
     Raises:
         RunError: A checkpoint is damaged, or this process's part of a sharded model is missing.
@@ -226,6 +226,8 @@ def load_part(folder: Path, step: int, rank: int, *, sharded: bool = False) -> d
     if own is None:
         # Equal random numbers on two processes would make their dropout masks equal.
         del common["random"]
+        if step == 0:
+            del common["state"]
         return common | {"extra": {}}
     return common | own | {"model": common["model"] | own["model"]}
 
@@ -241,7 +243,7 @@ def restore(
     Raises:
         RunError: The checkpoint holds other `state` entries than were passed.
     """
-    if set(tree["state"]) != set(state):
+    if "state" in tree and set(tree["state"]) != set(state):
         raise RunError(
             f"the checkpoint holds state of {sorted(tree['state'])}, but the Recorder was given "
             f"state={sorted(state)}. Pass the same objects when resuming."
@@ -250,8 +252,8 @@ def restore(
     likes = inner.state_dict()
     inner.load_state_dict({k: place(v, likes.get(k), k) for k, v in tree["model"].items()})
     optimizer.load_state_dict(place_optimizer(tree["optimizer"], optimizer))
-    for name, item in state.items():
-        item.load_state_dict(tree["state"][name])
+    for name, saved in tree.get("state", {}).items():
+        state[name].load_state_dict(saved)
     if "random" in tree:
         set_random_state(tree["random"])
 

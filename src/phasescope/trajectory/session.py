@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from phasescope.errors import RecordingWarning
+from phasescope.errors import RecordingWarning, RunError
 from phasescope.trajectory import schema
 from phasescope.trajectory.captures import Captures
 from phasescope.trajectory.channels import Channel, Job, MetricsLog, WriterThread
@@ -55,6 +55,7 @@ class Session:
             self.writer = QuietWriter()
         else:
             store = TrajectoryStore(directory / schema.STORE, {"schema": schema.SCHEMA_VERSION})
+            _check_groups(store, contents, step)
             store.truncate(step)
             self.writer = WriterThread(store, contents.sinks)
         self.metrics = MetricsLog(self.writer)
@@ -170,6 +171,16 @@ class Session:
                 RecordingWarning,
                 stacklevel=6,
             )
+
+
+def _check_groups(store: TrajectoryStore, contents: Contents, step: int) -> None:
+    deleted = [group for group in contents.specs if group not in store.groups]
+    if step > 0 and store.groups and deleted:
+        raise RunError(
+            f"{store.path.parent} is resumed at step {step}, but its groups {deleted} have been "
+            "deleted, so the steps before it would be missing. Delete its checkpoints to record it "
+            "again from step 0, or record into another directory."
+        )
 
 
 _RESERVED = ("", ".", "..", schema.STEP, "values", "zarr.json")

@@ -29,6 +29,7 @@ from phasescope.experiments.gradient_spectrum.config import (
     Results,
     for_storage,
     setting,
+    summary,
 )
 from phasescope.experiments.gradient_spectrum.figures import figures
 from phasescope.experiments.gradient_spectrum.run import load, run
@@ -48,4 +49,5 @@ __all__ = [
     "load",
     "run",
     "setting",
+    "summary",
 ]

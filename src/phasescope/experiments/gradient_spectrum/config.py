@@ -130,3 +130,12 @@ def for_storage(results: Sequence[Results]) -> list[dict[str, Any]]:
             kept = {k: v for k, v in result.numbers.items() if k not in left_out}
             rows.append({"config": asdict(result.config), "numbers": kept})
     return rows
+
+
+def summary(result: Results) -> dict[str, float]:
+    """The numbers of a run that a sweep shows."""
+    return {
+        "count above 10%": count_in_samples(result),
+        "the same, null": count_in_samples(result, null=True),
+        "test accuracy": result.numbers["test_accuracy"],
+    }

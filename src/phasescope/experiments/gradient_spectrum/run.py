@@ -53,8 +53,9 @@ def run(config: Config, directory: Path, *, progress: Progress | None = None) ->
     numbers["test_accuracy"] = float(accuracies[np.isfinite(accuracies)][-1])
     _save_spectrum(directory / SPECTRUM, spectrum)
     if not config.keep_trajectory:
-        ps.delete_group(directory, "gradients")
+        # In this order: a checkpoint without the gradients before it must not be resumed from.
         shutil.rmtree(directory / "checkpoints")
+        ps.delete_group(directory, "gradients")
     tell(1.0, "done")
     return Results(config, numbers, _detail(directory))
 
