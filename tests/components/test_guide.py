@@ -18,7 +18,7 @@ USE, STATE, WRITE, VERIFY, ANY = re.findall(r"```python\n(.*?)```", GUIDE, flags
 
 
 class Own(nn.Module):
-    """The model that the guide writes down by hand: 8 heads of 32 in 2 groups, 512 neurons."""
+    """The model that the guide writes down by hand: 8 heads of 32 in 2 groups, 64 neurons."""
 
     def __init__(self):
         super().__init__()
@@ -37,7 +37,7 @@ class OwnBlock(nn.Module):
         super().__init__()
         shapes = {"wq": (12, 256), "wkv": (12, 128), "wo": (256, 12)}
         self.attention = nn.ParameterDict({n: toys.parameter(*s) for n, s in shapes.items()})
-        self.w1, self.w2 = toys.parameter(12, 512), toys.parameter(512, 12)
+        self.w1, self.w2 = toys.parameter(12, 64), toys.parameter(64, 12)
 
     def forward(self, x: Tensor) -> Tensor:
         k, v = (x @ self.attention["wkv"]).unflatten(-1, (4, 32)).chunk(2, dim=-2)

@@ -6,7 +6,6 @@ The only module that imports transformers: it takes seconds.
 from __future__ import annotations
 
 import functools
-import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -21,7 +20,6 @@ from phasescope.components import Cut, components, structure, verify
 from phasescope.models import seeded
 from phasescope.parameters import ParameterTable
 
-os.environ.setdefault("HF_HUB_OFFLINE", "1")
 hf = pytest.importorskip("transformers", reason="needs the extra `hf`")
 
 N_VOCAB, N_CTX = 50, 16

@@ -210,7 +210,7 @@ def test_parts_of_tensors_are_refused(tmp_path):
     model, optimizer = training()
     model.weight.device_mesh = "what a DTensor has"
     late = LateRecorder(tmp_path / "run", {"save": SAVE})
-    with pytest.raises(RecordingError, match=r"'weight' holds a part of a tensor only\. Record"):
+    with pytest.raises(RecordingError, match=r"'weight' holds a part of a tensor only\. Train on"):
         late.begin(model, optimizer, n_steps=None, state={"step": 0})
 
 
