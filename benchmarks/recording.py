@@ -39,9 +39,9 @@ class Training:
 
 MLP_NAME, CNN_NAME = "MLP 784-128-10", "CNN of 1.2M parameters"
 TRAININGS = (
-    Training(CNN_NAME, ConvNet, 100, 3, 2, {NORMS: 0.05, FULL: 0.15}, peers=True),
-    Training(MLP_NAME, MLP, 2000, 7, 2, {NORMS: 0.15, FULL: 0.5}, {NORMS: 0.12}, peers=True),
-    Training(MLP_NAME, MLP, 2000, 5, 1, {NORMS: None, FULL: 0.3}),
+    Training(CNN_NAME, ConvNet, 60, 3, 2, {NORMS: 0.05, FULL: 0.15}, peers=True),
+    Training(MLP_NAME, MLP, 1000, 7, 2, {NORMS: 0.15, FULL: 0.5}, {NORMS: 0.12}, peers=True),
+    Training(MLP_NAME, MLP, 1000, 5, 1, {NORMS: None, FULL: 0.3}),
 )
 QUICK = (
     Training(MLP_NAME, MLP, 20, 1, 2, {NORMS: 0.15, FULL: 0.5}, {NORMS: 0.12}, n_images=8),
@@ -56,6 +56,7 @@ def rows(*, quick: bool, scratch: Path) -> list[Row]:
         for training in QUICK if quick else TRAININGS:
             torch.set_num_threads(training.threads)
             found += training_rows(training, scratch, quick=quick)
+            print(f"  {training.name}: done", file=sys.stderr, flush=True)
     finally:
         torch.set_num_threads(threads)
     return [*found, memory_row(scratch, quick=quick)]
@@ -80,8 +81,8 @@ def training_rows(training: Training, scratch: Path, *, quick: bool) -> list[Row
             times[name].append(seconds(training, way, scratch))
             plain.append(seconds(training, no_recording, scratch))
             overheads[name].append(times[name][-1] / statistics.mean(plain[-2:]) - 1)
-    # They take several times as long and need no precision: a fifth of the steps, once.
-    short = replace(training, n_steps=max(1, training.n_steps // 5))
+    # They take several times as long and need no precision: a tenth of the steps, once.
+    short = replace(training, n_steps=max(1, training.n_steps // 10))
     for name, way in PEERS.items() if training.peers else ():
         base = [seconds(short, no_recording, scratch)]
         took = seconds(short, way, scratch)
@@ -145,7 +146,7 @@ def rows_of(
             base * (1 + overhead) * n,
             base * (1 + overheads[peer][0]) * n,
             peer,
-            detail={"overhead": overheads[peer][0], "n_steps": max(1, n // 5)},
+            detail={"overhead": overheads[peer][0], "n_steps": max(1, n // 10)},
             note=f"{peer}: {1 + overheads[peer][0]:.2g} times the plain loop",
             quick=quick,
         )
@@ -234,7 +235,7 @@ def seconds(training: Training, way: Callable[[Path], Way], scratch: Path) -> fl
 
 def memory_row(scratch: Path, *, quick: bool) -> Row:
     """Peak memory of a process that records full gradients, for a run ten times as long."""
-    short, long = (20, 40) if quick else (400, 4000)
+    short, long = (20, 40) if quick else (300, 3000)
     peaks = {}
     for n_steps in (short, long):
         with tempfile.TemporaryDirectory(prefix="benchmark-", dir=scratch) as folder:

@@ -148,3 +148,21 @@ def test_norms_of_half_precision_tensors_are_neither_rounded_nor_overflow(dtype)
 def test_norms_of_mixed_types_and_empty_tensors_are_those_of_each():
     tensors = [torch.ones(4, dtype=torch.float64), torch.ones(9), torch.zeros(0)]
     assert TensorNorms(tensors)(tensors).tolist() == [2, 3, 0]
+
+
+def test_norms_of_large_tensors_and_extreme_entries_keep_their_digits():
+    generator = torch.Generator().manual_seed(0)
+    large = torch.randn(3_000_001, generator=generator)
+    parts = [large, large.view(-1)[:6].view(2, 3).t(), 1e25 * large[:9], 1e-25 * large[:9]]
+    parts += [torch.zeros(3), torch.empty(0)]
+    expected = [float(part.double().norm()) for part in parts]
+    torch.testing.assert_close(
+        TensorNorms(parts)(parts), torch.tensor(expected), rtol=1e-6, atol=0.0
+    )
+
+
+def test_norms_of_tensors_that_are_not_finite_are_not_finite():
+    parts = [torch.tensor([1.0, torch.nan]), torch.tensor([torch.inf, 1.0])]
+    norms = TensorNorms(parts)(parts)
+    assert norms[0].isnan()
+    assert norms[1].isinf()

@@ -49,9 +49,9 @@ def flipped_grams(
 ) -> Iterator[Gram]:
     """The Gram matrix of some steps, then those of copies in which every entry has a random sign.
 
-    A copy keeps every |entry|, hence the norm of every step, the scale of every parameter and
-    whatever outliers there are, and destroys all correlation between steps. Any statistic of a Gram
-    matrix gets its null distribution from these: if the entries are independent and symmetric
+    A copy keeps the size of every entry, hence the norm of every step, the scale of every parameter
+    and whatever outliers there are, and destroys all correlation between steps. Any statistic of a
+    Gram matrix gets its null distribution from these: if the entries are independent and symmetric
     around zero, data and copies are exchangeable.
 
     It misleads where entries have a sign of their own: a mean over steps that is not small beside

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from phasescope.errors import RecordingError
 from phasescope.parameters import ParameterTable
 from phasescope.trajectory.optimizers import DecayFactor
-from phasescope.trajectory.sharding import TensorNorms, local_tensor, part_like
+from phasescope.trajectory.sharding import TensorNorms, is_dtensor, local_tensor, part_like
 
 
 class FlatParameters:
@@ -24,6 +24,7 @@ class FlatParameters:
         self.names = list(parameters)
         self.table = table
         self.norms = TensorNorms(self.tensors)
+        self._spread = any(is_dtensor(tensor) for tensor in self.tensors)
         self._sizes = list(table.sizes)
         wide = any(p.dtype == torch.float64 for p in self.tensors)
         self._before_dtype = torch.float64 if wide else torch.float32
@@ -79,7 +80,8 @@ class FlatParameters:
             elif gradient.layout != torch.strided:
                 self.densified[name] = None
                 gradient = gradient.to_dense()
-            gradient = part_like(gradient, parameter)
+            if self._spread:
+                gradient = part_like(gradient, parameter)
             # In float32: a half-precision gradient times a scale may not have a quotient there.
             found.append(gradient if scale is None else gradient.float() / scale)
         return found
@@ -95,7 +97,9 @@ class FlatParameters:
 
     def weights(self) -> list[Tensor]:
         """The weights as they are now; of sharded ones the parts that this process holds."""
-        return [local_tensor(parameter) for parameter in self.tensors]
+        if self._spread:
+            return [local_tensor(parameter) for parameter in self.tensors]
+        return [parameter.detach() for parameter in self.tensors]
 
     def keep(self) -> None:
         """Remember the weights before an update."""

@@ -86,8 +86,8 @@ class Hooks:
             applied = backward_scale(self._scalers) if scale is None else float(scale)
             self._skipped(float("nan") if applied is None else applied)
             return
-        closure = any(a is not None for a in (*args[1:2], kwargs.get("closure")))
-        self._before_update(closure, scale)
+        closure = args[1] if len(args) > 1 else kwargs.get("closure")
+        self._before_update(closure is not None, scale)
 
     @torch.no_grad()
     def _after(self, optimizer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
