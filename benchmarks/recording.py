@@ -245,8 +245,8 @@ def memory_row(scratch: Path, *, quick: bool) -> Row:
             peaks[n_steps] = json.loads(output.stdout)
     return Row(
         f"Peak memory of {long:,} steps of {MLP_NAME}, {TITLES[FULL]}",
-        peaks[long]["peak_bytes"],
-        peaks[short]["peak_bytes"],
+        float(peaks[long]["peak_bytes"]),
+        float(peaks[short]["peak_bytes"]),
         f"of {short:,} steps",
         goal=1 / 1.05,
         unit="bytes",

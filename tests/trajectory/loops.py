@@ -73,6 +73,16 @@ def recorded_training(
     directory, *, resume=False, stop=None, on_step=None, on_probe=lambda: None, **options
 ):
     """The training of `setup` with everything recorded; returns the model."""
+    # Processes with different numbers of threads add up in different orders.
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return _recorded_training(directory, resume, stop, on_step, on_probe, options)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _recorded_training(directory, resume, stop, on_step, on_probe, options):
     model, optimizer, scheduler, batches = setup()
     probe_input = torch.linspace(-1, 1, 12).reshape(2, 6)
 

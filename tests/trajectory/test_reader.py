@@ -236,7 +236,9 @@ def test_a_run_is_a_snapshot_of_what_was_committed_when_it_was_opened(tmp_path):
 
 
 def test_an_unknown_name_is_answered_with_what_is_there(recorded):
-    message = r"has not recorded 'gradient'; it holds \['decay', .*Did you mean 'gradients'\?"
+    message = (
+        r"has not recorded 'gradient'; it holds \['comp.*'decay', .*Did you mean 'gradients'\?"
+    )
     with pytest.raises(KeyError, match=message):
         recorded["gradient"]
     with pytest.raises(KeyError, match=r"Name one of \['moments/exp_avg', 'moments/exp_avg_sq'\]"):
