@@ -82,10 +82,9 @@ def test_a_quick_run_yields_rows_of_every_subject_and_writes_nothing(tmp_path: P
     assert goals["gram"] == {"ratio": [1.1, 1.0], "ours": [800e6]}
     assert goals["svd"]["ratio"] == [30.0]
     assert goals["import"]["ours"] == [0.3]
-    assert goals["recording"] == {
-        "ratio": [1 / 1.15, 1 / 1.5, 1 / 1.15, 1 / 1.05],
-        "ours": [0.12e-3],
-    }
+    allowed = [1 / (1 + overhead) for overhead in (0.15, 0.5, 0.15, 0.05)]
+    assert goals["recording"]["ratio"] == pytest.approx(allowed)
+    assert goals["recording"]["ours"] == pytest.approx([0.12e-3])
     assert goals["sketch"]["ratio"] == [0.25]
     assert "OPENBLAS_CORETYPE was set" in done.stderr
     assert str(BENCHMARKS.parent) not in done.stdout
