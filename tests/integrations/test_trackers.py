@@ -1,5 +1,6 @@
 import json
 import struct
+import time
 
 import numpy as np
 import pytest
@@ -75,12 +76,8 @@ def records(path):
             yield record
 
 
-@pytest.mark.usefixtures("wandb_offline")
-def test_wandb_offline_has_every_metric_and_norm_over_a_step_of_its_own(tmp_path):
-    from phasescope.integrations.wandb import STEP, WandbSink
-
-    run = train(tmp_path / "run", [WandbSink(project="test", mode="offline")])
-    (path,) = tmp_path.glob("wandb/offline-run-*/*.wandb")
+def history(path, step):
+    """The axis of every metric of an offline run, and its points."""
     axes, logged = {}, {}
     for record in records(path):
         kind = record.WhichOneof("record_type")
@@ -92,8 +89,23 @@ def test_wandb_offline_has_every_metric_and_norm_over_a_step_of_its_own(tmp_path
                 for item in record.history.item
             }
             for name in row:
-                logged.setdefault(name, []).append((row[STEP], row[name]))
+                logged.setdefault(name, []).append((row[step], row[name]))
+    return axes, logged
+
+
+@pytest.mark.usefixtures("wandb_offline")
+def test_wandb_offline_has_every_metric_and_norm_over_a_step_of_its_own(tmp_path):
+    from phasescope.integrations.wandb import STEP, WandbSink
+
+    run = train(tmp_path / "run", [WandbSink(project="test", mode="offline")])
+    (path,) = tmp_path.glob("wandb/offline-run-*/*.wandb")
     series = expected(run)
+    # W&B's own process writes the file, and may still be at it on a busy machine.
+    until = time.monotonic() + 60
+    axes, logged = history(path, STEP)
+    while not set(series) <= set(logged) and time.monotonic() < until:
+        time.sleep(0.5)
+        axes, logged = history(path, STEP)
     assert set(series) <= set(logged)
     for name, values in series.items():
         assert axes[name] == STEP
