@@ -14,7 +14,13 @@ def forks():
     if os.name == "nt":
         pytest.skip("processes are forked")
     context = multiprocessing.get_context("forkserver")
-    modules = ["trajectory.passes", "trajectory.several", "trajectory.shards", "torch._dynamo"]
+    modules = [
+        "trajectory.loops",
+        "trajectory.passes",
+        "trajectory.several",
+        "trajectory.shards",
+        "torch._dynamo",
+    ]
     context.set_forkserver_preload(modules)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", os.pathsep.join(sys.path))

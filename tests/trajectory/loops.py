@@ -14,6 +14,7 @@ from torch import nn
 
 import phasescope as ps
 from phasescope.datasets import ShuffledBatches
+from phasescope.trajectory.checkpoint import common_checkpoint, take_snapshot, write_snapshot
 from phasescope.trajectory.store import TrajectoryStore
 
 N_STEPS = 40
@@ -73,16 +74,6 @@ def recorded_training(
     directory, *, resume=False, stop=None, on_step=None, on_probe=lambda: None, **options
 ):
     """The training of `setup` with everything recorded; returns the model."""
-    # Processes with different numbers of threads add up in different orders.
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        return _recorded_training(directory, resume, stop, on_step, on_probe, options)
-    finally:
-        torch.set_num_threads(threads)
-
-
-def _recorded_training(directory, resume, stop, on_step, on_probe, options):
     model, optimizer, scheduler, batches = setup()
     probe_input = torch.linspace(-1, 1, 12).reshape(2, 6)
 
@@ -130,8 +121,18 @@ def fingerprint(directory):
     return digests
 
 
-def killed_training(directory, moment):
-    """`recorded_training`, begun or resumed, in a process that kills itself without warning.
+def newest_checkpoint(folder):
+    """Step and folder of the newest checkpoint of one process."""
+    return common_checkpoint(folder, 1)
+
+
+def save_checkpoint(folder, step, model, optimizer, state, extra, **process):
+    """Write a checkpoint at once."""
+    return write_snapshot(folder, step, take_snapshot(model, optimizer, state, extra, **process))
+
+
+def death(moment):
+    """Let this process kill itself without warning; returns what is called after every step.
 
     `moment` is ``("step", n)``, ``("before rename", n)`` or ``("after rename", n)``, counted in
     this process: every commit and every checkpoint ends in a rename.
@@ -151,12 +152,21 @@ def killed_training(directory, moment):
         if kind == "after rename":
             die()
 
+    if kind == "step":
+        return die
     os.replace = dying_replace
-    recorded_training(directory, resume=True, on_step=die if kind == "step" else None)
+    return None
+
+
+def killed_training(directory, moment):
+    """`recorded_training`, begun or resumed, in a process that dies at a `moment`."""
+    torch.set_num_threads(1)
+    recorded_training(directory, resume=True, on_step=death(moment))
 
 
 def announced_training(directory, started, proceed):
     """`recorded_training`, begun or resumed, that says when it has begun and then waits."""
+    torch.set_num_threads(1)
 
     def announce(step):
         started.set()
@@ -167,6 +177,7 @@ def announced_training(directory, started, proceed):
 
 def interruptible_training(directory, started, proceed, delay):
     """`recorded_training` in a process that gets a real SIGINT some time after its second step."""
+    torch.set_num_threads(1)
 
     def announce(step):
         if step == 2:

@@ -286,28 +286,8 @@ def closed_after_the_group(rank, directory):
 
 
 def mortal(rank, train, directory, victim, moment):
-    """A training, begun or resumed, in which one rank kills itself without warning.
-
-    `moment` is ``(kind, n)`` as in `loops.killed_training`.
-    """
-    kind, n = moment
-    counter = itertools.count(1)
-    replace = os.replace
-
-    def die(*ignored):
-        if next(counter) == n:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    def dying_replace(source, target):
-        if kind == "before rename":
-            die()
-        replace(source, target)
-        if kind == "after rename":
-            die()
-
-    if rank == victim and kind != "step":
-        os.replace = dying_replace
-    on_step = die if rank == victim and kind == "step" else None
+    """A training, begun or resumed, in which one rank dies at a `moment`; see `loops.death`."""
+    on_step = loops.death(moment) if rank == victim else None
     return train(rank, directory, resume=True, on_step=on_step)
 
 

@@ -13,13 +13,9 @@ from torch import nn
 import phasescope as ps
 from phasescope.errors import RunError
 from phasescope.trajectory import checkpoint
-from phasescope.trajectory.checkpoint import (
-    load_checkpoint,
-    newest_checkpoint,
-    restore,
-    save_checkpoint,
-)
+from phasescope.trajectory.checkpoint import load_checkpoint, restore
 from trajectory import loops
+from trajectory.loops import newest_checkpoint, save_checkpoint
 
 
 class Box:

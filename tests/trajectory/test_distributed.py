@@ -9,11 +9,11 @@ from phasescope.errors import RecordingWarning
 from phasescope.trajectory.checkpoint import (
     common_checkpoint,
     load_part,
-    newest_checkpoint,
     rank_folder,
     remove_later,
 )
 from trajectory import loops, several
+from trajectory.loops import newest_checkpoint
 
 
 @pytest.fixture(scope="module")

@@ -14,11 +14,11 @@ from trajectory import loops
 from trajectory.test_resume import (
     assert_complete_and_identical,
     assert_prefix,
-    processes,
+    one_thread,
     uninterrupted,
 )
 
-__all__ = ["processes", "uninterrupted"]  # fixtures
+__all__ = ["one_thread", "uninterrupted"]  # fixtures
 
 MEGABYTES = 3
 
@@ -95,9 +95,9 @@ def test_a_training_goes_on_without_a_disk_if_that_was_asked_for(small_disk, uni
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT for other processes")
 @pytest.mark.parametrize("delay", [0.0, 0.02, 0.05])
-def test_ctrl_c_at_any_moment_leaves_a_run_that_goes_on(tmp_path, processes, uninterrupted, delay):
-    started, proceed = processes.Event(), processes.Event()
-    process = processes.Process(
+def test_ctrl_c_at_any_moment_leaves_a_run_that_goes_on(tmp_path, forks, uninterrupted, delay):
+    started, proceed = forks.Event(), forks.Event()
+    process = forks.Process(
         target=loops.interruptible_training, args=(tmp_path / "run", started, proceed, delay)
     )
     process.start()

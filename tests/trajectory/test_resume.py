@@ -1,9 +1,7 @@
 import contextlib
-import multiprocessing
 import os
 import random
 import signal
-import sys
 import time
 
 import numpy as np
@@ -12,26 +10,24 @@ import torch
 
 import phasescope as ps
 from phasescope.errors import RunError
-from phasescope.trajectory.checkpoint import load_checkpoint, newest_checkpoint
+from phasescope.trajectory.checkpoint import load_checkpoint
 from trajectory import loops
+from trajectory.loops import newest_checkpoint
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="processes are killed by SIGKILL")
 
 
-@pytest.fixture(scope="module")
-def processes():
-    """Where children are forked from: a process that has imported everything and done nothing."""
-    context = multiprocessing.get_context("forkserver")
-    # The first optimizer of a process imports torch._dynamo, which takes seconds.
-    context.set_forkserver_preload(["trajectory.loops", "torch._dynamo"])
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
-        multiprocessing.forkserver.ensure_running()
-    return context
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """As in the children: on more threads sums are added up in another order."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(tmp_path_factory):
+def uninterrupted(one_thread, tmp_path_factory):
     """Fingerprint, series and final state of a training that nobody disturbs."""
     directory = tmp_path_factory.mktemp("uninterrupted") / "run"
     model = loops.recorded_training(directory)
@@ -40,15 +36,15 @@ def uninterrupted(tmp_path_factory):
     return loops.fingerprint(directory), series, model.state_dict()
 
 
-def exit_code(processes, target, *arguments):
-    process = processes.Process(target=target, args=arguments)
+def exit_code(forks, target, *arguments):
+    process = forks.Process(target=target, args=arguments)
     process.start()
     process.join()
     return process.exitcode
 
 
-def kill(processes, directory, moment):
-    assert exit_code(processes, loops.killed_training, directory, moment) == -signal.SIGKILL
+def kill(forks, directory, moment):
+    assert exit_code(forks, loops.killed_training, directory, moment) == -signal.SIGKILL
 
 
 def assert_complete_and_identical(directory, uninterrupted):
@@ -93,15 +89,15 @@ def assert_prefix(directory, uninterrupted):
         "three times in a row",
     ],
 )
-def test_a_killed_run_is_resumed_bit_for_bit(tmp_path, processes, uninterrupted, moments):
+def test_a_killed_run_is_resumed_bit_for_bit(tmp_path, forks, uninterrupted, moments):
     for moment in moments:
-        kill(processes, tmp_path / "run", moment)
-    assert exit_code(processes, loops.killed_training, tmp_path / "run", ("step", 1000)) == 0
+        kill(forks, tmp_path / "run", moment)
+    assert exit_code(forks, loops.killed_training, tmp_path / "run", ("step", 1000)) == 0
     assert_complete_and_identical(tmp_path / "run", uninterrupted)
 
 
-def test_a_run_killed_at_any_moment_can_be_read(tmp_path, processes, uninterrupted):
-    kill(processes, tmp_path / "run", ("step", 23))
+def test_a_run_killed_at_any_moment_can_be_read(tmp_path, forks, uninterrupted):
+    kill(forks, tmp_path / "run", ("step", 23))
     assert_prefix(tmp_path / "run", uninterrupted)
     run = ps.open_run(tmp_path / "run")
     assert run.status == "recording"
@@ -110,17 +106,17 @@ def test_a_run_killed_at_any_moment_can_be_read(tmp_path, processes, uninterrupt
         assert len(run.dataset(group).step) == 20
 
 
-def random_death(processes, directory, generator):
+def random_death(forks, directory, generator):
     """Kill one process of a run somewhere; returns whether it died before it was through."""
     kind = generator.choice(["time", "step", "before rename", "after rename"])
     if kind != "time":
         moment = (kind, generator.randint(1, 15 if kind == "step" else 60))
-        code = exit_code(processes, loops.killed_training, directory, moment)
+        code = exit_code(forks, loops.killed_training, directory, moment)
         return code == -signal.SIGKILL
-    started, proceed = processes.Event(), processes.Event()
+    started, proceed = forks.Event(), forks.Event()
     proceed.set()
     arguments = (directory, started, proceed)
-    process = processes.Process(target=loops.announced_training, args=arguments)
+    process = forks.Process(target=loops.announced_training, args=arguments)
     process.start()
     while not started.wait(0.05) and process.is_alive():
         pass
@@ -130,7 +126,7 @@ def random_death(processes, directory, generator):
     return process.exitcode == -signal.SIGKILL
 
 
-def die_and_resume(directory, processes, uninterrupted, n_deaths, seed):
+def die_and_resume(directory, forks, uninterrupted, n_deaths, seed):
     """Runs of random deaths, each followed by a resume to the end, until enough have died."""
     generator = random.Random(seed)
     deaths = runs = 0
@@ -138,21 +134,21 @@ def die_and_resume(directory, processes, uninterrupted, n_deaths, seed):
         run = directory / str(runs)
         runs += 1
         for _ in range(generator.randint(1, 4)):
-            deaths += random_death(processes, run, generator)
+            deaths += random_death(forks, run, generator)
             if (run / "run.json").exists():
                 assert_prefix(run, uninterrupted)
-        exit_code(processes, loops.killed_training, run, ("step", 1000))
+        exit_code(forks, loops.killed_training, run, ("step", 1000))
         assert_complete_and_identical(run, uninterrupted)
         assert runs < n_deaths + 5
 
 
-def test_random_deaths_leave_no_trace(tmp_path, processes, uninterrupted):
-    die_and_resume(tmp_path, processes, uninterrupted, n_deaths=20, seed=0)
+def test_random_deaths_leave_no_trace(tmp_path, forks, uninterrupted):
+    die_and_resume(tmp_path, forks, uninterrupted, n_deaths=20, seed=0)
 
 
 @pytest.mark.slow
-def test_a_hundred_random_deaths_leave_no_trace(tmp_path, processes, uninterrupted):
-    die_and_resume(tmp_path, processes, uninterrupted, n_deaths=100, seed=1)
+def test_a_hundred_random_deaths_leave_no_trace(tmp_path, forks, uninterrupted):
+    die_and_resume(tmp_path, forks, uninterrupted, n_deaths=100, seed=1)
 
 
 def test_a_run_interrupted_from_the_keyboard_is_resumed_bit_for_bit(tmp_path, uninterrupted):
@@ -196,16 +192,16 @@ def test_a_run_whose_group_was_deleted_is_not_resumed_with_a_hole(tmp_path):
         loops.recorded_training(tmp_path / "run", resume=True)
 
 
-def test_a_dead_process_does_not_keep_its_lock(tmp_path, processes):
-    kill(processes, tmp_path / "run", ("step", 3))
+def test_a_dead_process_does_not_keep_its_lock(tmp_path, forks):
+    kill(forks, tmp_path / "run", ("step", 3))
     assert (tmp_path / "run" / "lock").read_text().startswith("process ")
     loops.recorded_training(tmp_path / "run", resume=True, stop=1)
 
 
-def test_a_second_live_process_is_refused_and_the_first_goes_on(tmp_path, processes, uninterrupted):
-    started, proceed = processes.Event(), processes.Event()
+def test_a_second_live_process_is_refused_and_the_first_goes_on(tmp_path, forks, uninterrupted):
+    started, proceed = forks.Event(), forks.Event()
     arguments = (tmp_path / "run", started, proceed)
-    process = processes.Process(target=loops.announced_training, args=arguments)
+    process = forks.Process(target=loops.announced_training, args=arguments)
     process.start()
     try:
         assert started.wait(60)

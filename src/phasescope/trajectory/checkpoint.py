@@ -103,34 +103,9 @@ def write_snapshot(folder: Path, step: int, snapshot: Snapshot) -> Path:
     return target
 
 
-def save_checkpoint(
-    folder: Path,
-    step: int,
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    state: Mapping[str, Stateful],
-    extra: dict[str, Any],
-    *,
-    rank: int = 0,
-    world_size: int = 1,
-) -> Path:
-    """Write the state after `step` updates; the checkpoint appears whole or not at all.
-
-    Raises:
-        TypeError: A state holds something that is neither a tensor nor plain data.
-    """
-    snapshot = take_snapshot(model, optimizer, state, extra, rank=rank, world_size=world_size)
-    return write_snapshot(rank_folder(folder, rank), step, snapshot)
-
-
 def rank_folder(folder: Path, rank: int) -> Path:
     """Where a process keeps its checkpoints: rank 0 in the folder itself."""
     return folder / f"{_RANK}{rank}" if rank else folder
-
-
-def newest_checkpoint(folder: Path) -> tuple[int, Path] | None:
-    """The complete checkpoint with the largest step, or None."""
-    return max(_checkpoints(folder).items(), default=None)
 
 
 def common_checkpoint(folder: Path, world_size: int) -> tuple[int, Path] | None:
@@ -179,7 +154,7 @@ def _checkpoints(folder: Path) -> dict[int, Path]:
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
-    """The state tree that `save_checkpoint` wrote.
+    """The state tree that `write_snapshot` wrote.
 
     Raises:
         RunError: The checkpoint is damaged.
