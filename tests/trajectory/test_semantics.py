@@ -5,6 +5,7 @@ the optimizer really consumed.
 """
 
 import copy
+import errno
 import warnings
 
 import numpy as np
@@ -14,6 +15,7 @@ from torch import nn
 
 import phasescope as ps
 from phasescope.errors import RecordingError, RecordingWarning
+from phasescope.trajectory.store import TrajectoryStore
 
 EVERYTHING = ("gradients", "unclipped_gradients", "updates", "weights", "norms")
 
@@ -586,6 +588,25 @@ def test_training_can_go_on_when_recording_cannot(tmp_path):
     assert "probe 'shape' must return one shape" in run.info["failure"]
     assert run.gradients.steps.tolist() == [0, 1, 2]
     assert not optimizer._optimizer_step_pre_hooks
+
+
+def test_a_failure_at_the_very_end_is_not_silent(tmp_path, monkeypatch):
+    model, optimizer = sgd()
+    save = {"gradients": ps.every(1)}
+    recorder = ps.Recorder(
+        tmp_path / "run", model, optimizer, save=save, on_failure="continue"
+    ).attach()
+    plain_loop(model, optimizer, None)
+
+    def full(store):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(TrajectoryStore, "commit", full)
+    with pytest.warns(RecordingWarning, match="recording ended at step 8.*disk is full"):
+        recorder.close()
+    run = ps.open_run(tmp_path / "run")
+    assert run.status == "interrupted"
+    assert "disk is full" in run.info["failure"]
 
 
 def test_by_default_a_failure_stops_the_training(tmp_path):

@@ -16,11 +16,10 @@ from torch import Tensor, nn
 from phasescope.errors import RecordingError
 from phasescope.trajectory.recorder import Recorder
 from phasescope.trajectory.schema import RUN_FILE, read_run_file
+from phasescope.trajectory.session import RESERVED
 
 _OURS = ("model", "optimizer")
 _CHECKPOINTS = ("checkpoint", "state")
-# Names that an array of the metrics cannot have.
-_RESERVED = ("", ".", "..", "step", "values", "zarr.json")
 
 
 class LateRecorder:
@@ -141,7 +140,7 @@ def metric_name(name: str) -> str:
         ('train.loss', 'step_')
     """
     name = name.replace("/", ".")
-    return f"{name}_" if name in _RESERVED else name
+    return f"{name}_" if name in RESERVED else name
 
 
 def _number(value: Any) -> float | Tensor | None:

@@ -53,11 +53,27 @@ class Captures:
             for name in (group,) if whole else channel.specs:
                 self._targets.setdefault(name, []).append((group, summaries.get(group)))
         self._rows: dict[str, Rows] = {}
-        norms = channels.get("norms")
-        summarised = norms is not None and UNCLIPPED in norms[0].specs
-        self.arrivals = (
-            Arrivals(flat, optimizer, channels) if UNCLIPPED in channels or summarised else None
-        )
+        # The step whose gradients a backward pass has left, -1 if it was skipped or is done.
+        self._arrived = -1
+        self._unseen = False
+
+    @property
+    def watches_backward(self) -> bool:
+        """Whether anything is read when a backward pass is over."""
+        return UNCLIPPED in self._targets
+
+    def arrive(self, step: int) -> None:
+        """A backward pass is over: take what it leaves, before the loop unscales or clips it.
+
+        Every pass leaves the sum so far, so the last one before the update counts.
+        """
+        self._arrived = step
+        self._rows = self._due_rows(step)
+        self._save(UNCLIPPED, lambda: self._flat.gradients(self._optimizer))
+
+    def forget(self) -> None:
+        """The gradients were thrown away: the update was skipped."""
+        self._arrived = -1
 
     def before(
         self,
@@ -66,6 +82,7 @@ class Captures:
         gradients_later: bool,
         scale: Tensor | None,
         backward_scale: Tensor | float | None,
+        unfrozen: bool,
     ) -> None:
         """Read what exists before update `step`; with a closure the gradients come later.
 
@@ -74,13 +91,13 @@ class Captures:
             gradients_later: Whether a closure makes them during the update.
             scale: What the gradients are still multiplied with, if a fused optimizer unscales them.
             backward_scale: What the backward passes multiplied the loss with.
+            unfrozen: Whether parameters were frozen until this step. Where no other parameter has
+                a gradient, theirs were not seen arriving.
         """
-        self._rows = {
-            name: channel.row() for name, (channel, due) in self._channels.items() if due(step)
-        }
-        if self.arrivals is not None and not gradients_later:
-            self.arrivals.finish(step, backward_scale)
+        self._rows = self._due_rows(step)
+        self._unseen = unfrozen
         if not gradients_later:
+            self._end_arrivals(step, backward_scale)
             self._save(
                 "gradients", lambda: self._flat.gradients(self._optimizer, step=step, scale=scale)
             )
@@ -97,8 +114,7 @@ class Captures:
     def after(self, step: int, *, gradients_later: bool) -> None:
         """Read what exists after update `step`; its rows are complete then."""
         if gradients_later:
-            if self.arrivals is not None:
-                self.arrivals.finish(step, None)
+            self._end_arrivals(step, None)
             self._save("gradients", lambda: self._flat.gradients(self._optimizer, step=step))
         self._save("updates", self._flat.change)
         for name, row in self._rows.get("moments", {}).items():
@@ -113,12 +129,34 @@ class Captures:
             self._flat.fill(channel.row()["values"], self._flat.weights())
             channel.advance(step)
 
+    def _due_rows(self, step: int) -> dict[str, Rows]:
+        return {name: channel.row() for name, (channel, due) in self._channels.items() if due(step)}
+
+    def _end_arrivals(self, step: int, scale: Tensor | float | None) -> None:
+        """No more can arrive for this step: unscale."""
+        if not self.watches_backward:
+            return
+        seen = step == self._arrived
+        if not seen:  # set by hand
+            self.arrive(step)
+        for group, summary in self._targets[UNCLIPPED]:
+            if group not in self._rows:
+                continue
+            target = self._rows[group]["values" if summary is None else UNCLIPPED]
+            if not seen and self._unseen:
+                target.fill_(torch.nan)
+            elif scale is not None:
+                if target.is_pinned():
+                    torch.cuda.current_stream().synchronize()
+                target.div_(scale)
+        self.forget()
+
     def _wanted(self, name: str) -> bool:
         return any(group in self._rows for group, _ in self._targets.get(name, ()))
 
     def _save(self, name: str, read: Callable[[], list[Tensor]]) -> None:
         """Read once, into the group of this name and into the summaries of this name, if due."""
-        if name not in self._targets or not self._wanted(name):
+        if not self._wanted(name):
             return
         tensors = read()
         for group, summary in self._targets[name]:
@@ -129,63 +167,3 @@ class Captures:
             else:
                 values = summary(tensors)
                 self._rows[group][name][: values.numel()].copy_(values, non_blocking=True)
-
-
-class Arrivals:
-    """Gradients as the backward passes leave them, before the loop unscales or clips them.
-
-    Every backward pass leaves the sum so far, so the last one before the update counts.
-    """
-
-    def __init__(
-        self, flat: FlatParameters, optimizer: torch.optim.Optimizer, channels: Channels
-    ) -> None:
-        self._flat = flat
-        self._optimizer = optimizer
-        self._channels = channels
-        self._step = -1
-        # Parameters that were frozen until this step: where no other parameter has a gradient,
-        # theirs were not seen arriving.
-        self.unseen: list[Tensor] = []
-
-    def arrive(self, step: int) -> None:
-        """A backward pass is over: take what it leaves."""
-        self._step = step
-        values, norms = self._targets(step)
-        if values is None and norms is None:
-            return
-        gradients = self._flat.gradients(self._optimizer)
-        if values is not None:
-            self._flat.fill(values, gradients)
-        if norms is not None:
-            norms[: len(gradients)].copy_(self._flat.norms(gradients), non_blocking=True)
-
-    def forget(self) -> None:
-        """The gradients were thrown away: the update was skipped."""
-        self._step = -1
-
-    def finish(self, step: int, scale: Tensor | float | None) -> None:
-        """No more can arrive for this step: unscale."""
-        seen = step == self._step
-        if not seen:  # set by hand
-            self.arrive(step)
-        for target in self._targets(step):
-            if target is None:
-                continue
-            if not seen and self.unseen:
-                target.fill_(torch.nan)
-            elif scale is not None:
-                if target.is_pinned():
-                    torch.cuda.current_stream().synchronize()
-                target.div_(scale)
-        self.unseen = []
-        self.forget()
-
-    def _targets(self, step: int) -> tuple[Tensor | None, Tensor | None]:
-        return self._row(UNCLIPPED, "values", step), self._row("norms", UNCLIPPED, step)
-
-    def _row(self, group: str, array: str, step: int) -> Tensor | None:
-        if group not in self._channels:
-            return None
-        channel, due = self._channels[group]
-        return channel.row()[array] if array in channel.specs and due(step) else None

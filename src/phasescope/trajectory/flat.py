@@ -43,12 +43,9 @@ class FlatParameters:
             # One call instead of one per tensor.
             torch.cat(flat, out=row[: self.table.size])
             return
-        for part, source in zip(self.parts(row), flat, strict=True):
+        parts = row[: self.table.size].split(self._sizes)
+        for part, source in zip(parts, flat, strict=True):
             part.copy_(source, non_blocking=True)
-
-    def parts(self, row: Tensor) -> tuple[Tensor, ...]:
-        """Views of a row (padded), one per parameter."""
-        return row[: self.table.size].split(self._sizes)
 
     def gradients(
         self,

@@ -66,7 +66,6 @@ class Recording:
         if restored is not None and restored[1]:
             session.load_state(restored[1])
             session.warn_of_gaps(self.step)
-        self._arrivals = session.captures.arrivals
         self._n_groups = len(optimizer.param_groups)
         # Whether what is logged now belongs to the coming update, because its gradient is there.
         self._coming = False
@@ -116,8 +115,7 @@ class Recording:
             self._finish(status)
         except Exception as error:
             failure = failure or error
-            if self._on_failure == "raise":
-                raise
+            self._fail(error)
         finally:
             self._session.writer.close()
             self._write_end(status if failure is None else "interrupted", failure)
@@ -129,9 +127,9 @@ class Recording:
 
     def _gradient_arrived(self) -> None:
         self._coming = True
-        if self._arrivals is not None:
-            arrivals = self._arrivals
-            self._record(lambda: arrivals.arrive(self.step))
+        captures = self._session.captures
+        if captures.watches_backward:
+            self._record(lambda: captures.arrive(self.step))
 
     def _before_update(self, closure: bool, scale: Tensor | None) -> None:
         self._in_step, self._closure = True, closure
@@ -145,14 +143,17 @@ class Recording:
         if len(self._optimizer.param_groups) != self._n_groups:
             check_owned(self._optimizer, named_parameters(self._model))
             self._n_groups = len(self._optimizer.param_groups)
-        unfrozen = self._hooks.watch_unfrozen()
+        unfrozen = bool(self._hooks.watch_unfrozen())
         backward = scale
-        if self._arrivals is not None:
-            self._arrivals.unseen = unfrozen
-            if self._checkpoints.scalers:
-                backward = backward_scale(self._checkpoints.scalers)
+        # On a GPU reading it waits for the device.
+        if self._session.captures.watches_backward and self._checkpoints.scalers:
+            backward = backward_scale(self._checkpoints.scalers)
         self._session.before(
-            self.step, gradients_later=self._closure, scale=scale, backward_scale=backward
+            self.step,
+            gradients_later=self._closure,
+            scale=scale,
+            backward_scale=backward,
+            unfrozen=unfrozen,
         )
 
     def _after_update(self) -> None:
@@ -176,13 +177,18 @@ class Recording:
         try:
             act()
         except Exception as error:
-            if self._on_failure == "raise":
-                raise
+            self._fail(error)
+
+    def _fail(self, error: Exception) -> None:
+        """The recording cannot go on: stop the training too, or warn once."""
+        if self._on_failure == "raise":
+            raise error
+        if self._failure is None:
             self._failure = error
             warnings.warn(
                 f"recording ended at step {self.step}, the training goes on without it: {error}",
                 RecordingWarning,
-                stacklevel=3,
+                stacklevel=4,
             )
 
     # --- checkpoints and the end ------------------------------------------------------------

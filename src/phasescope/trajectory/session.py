@@ -95,6 +95,7 @@ class Session:
         gradients_later: bool,
         scale: Tensor | None = None,
         backward_scale: Tensor | float | None = None,
+        unfrozen: bool = False,
     ) -> None:
         """Record what exists before update `step`; see `Captures.before`."""
         self.writer.check()
@@ -102,7 +103,11 @@ class Session:
             if probe.due(step):
                 probe.evaluate(self._model, step, self.writer)
         self.captures.before(
-            step, gradients_later=gradients_later, scale=scale, backward_scale=backward_scale
+            step,
+            gradients_later=gradients_later,
+            scale=scale,
+            backward_scale=backward_scale,
+            unfrozen=unfrozen,
         )
 
     def after(self, step: int, *, gradients_later: bool) -> None:
@@ -111,8 +116,7 @@ class Session:
 
     def skipped(self, step: int, scale: float) -> None:
         """Record that an update at the weights of `step` was skipped, and the scale it had."""
-        if self.captures.arrivals is not None:
-            self.captures.arrivals.forget()
+        self.captures.forget()
         values = {"scale": np.array([[scale]])}
         self.writer.submit(Job("skipped", _SKIPPED, np.array([step], np.int64), values))
 
@@ -183,7 +187,8 @@ def _check_groups(store: TrajectoryStore, contents: Contents, step: int) -> None
         )
 
 
-_RESERVED = ("", ".", "..", schema.STEP, "values", "zarr.json")
+# Names that an array of the metrics cannot have.
+RESERVED = ("", ".", "..", schema.STEP, "values", "zarr.json")
 
 
 def scalar(name: str, value: float | int | Tensor) -> float | Tensor:
@@ -192,9 +197,9 @@ def scalar(name: str, value: float | int | Tensor) -> float | Tensor:
     Raises:
         ValueError: It has more than one element, or a name that cannot be an array's.
     """
-    if "/" in name or name in _RESERVED:
+    if "/" in name or name in RESERVED:
         raise ValueError(
-            f"a metric requires a name without slashes that is none of {_RESERVED}, since it "
+            f"a metric requires a name without slashes that is none of {RESERVED}, since it "
             f"becomes an array of this name, but {name!r} arrived. Write train_loss=..."
         )
     if not isinstance(value, Tensor):
