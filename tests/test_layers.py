@@ -16,11 +16,12 @@ PACKAGE = Path(__file__).parent.parent / "src" / "phasescope"
 MAX_LINES = 400
 
 # A part may import itself and the parts listed beside it, nothing else of the package.
-FOUNDATION = ("errors", "parameters", "components", "datasets", "models")
+FOUNDATION = ("errors", "parameters", "components", "splitmix", "datasets", "models")
 MAY_IMPORT = {
     "errors": (),
     "parameters": ("errors",),
     "components": ("errors", "parameters", "models"),
+    "splitmix": (),
     "datasets": ("errors", "parameters"),
     "models": ("errors", "parameters", "datasets"),
     "analysis": FOUNDATION,

@@ -5,7 +5,8 @@ import math
 import pytest
 import torch
 
-from phasescope.analysis.signs import TILE, RandomSigns, _mix, _mix_number, _signed
+from phasescope.analysis.signs import TILE, RandomSigns
+from phasescope.splitmix import mix, mix_number, signed
 
 # The first outputs of SplitMix64 from the seed 1234567, as its reference code prints them.
 PUBLISHED = (
@@ -29,10 +30,10 @@ def signs(n_steps: int = 400, n_columns: int = TILE, *, seed: int = 0, surrogate
 
 def test_the_mixer_is_the_published_one():
     states = [1234567 + (i + 1) * 0x9E3779B97F4A7C15 for i in range(len(PUBLISHED))]
-    z = torch.tensor([_signed(state) for state in states])
-    _mix(z, torch.empty_like(z))
+    z = torch.tensor([signed(state) for state in states])
+    mix(z, torch.empty_like(z))
     assert [value % 2**64 for value in z.tolist()] == list(PUBLISHED)
-    assert [_mix_number(state) % 2**64 for state in states] == list(PUBLISHED)
+    assert [mix_number(state) % 2**64 for state in states] == list(PUBLISHED)
 
 
 def test_bits_of_the_words_are_the_signs_of_the_documented_columns():

@@ -8,6 +8,8 @@ import torch
 from jaxtyping import Int32, Int64
 from torch import Tensor
 
+from phasescope.splitmix import random_bits
+
 # The layout of the signs, part of the format of a sketch: 2048 hashed words of 32 bits give the
 # signs of a chunk of 65,536 consecutive entries, bit 31 - i of word w that of entry 2048 i + w. So
 # the hash is paid once for 32 entries, and shifting all words at once turns bits into sign bits.
@@ -20,35 +22,6 @@ _BITS = CHUNK // _WORDS
 # For a small model the hash would be a fifth of the time of a sketch.
 _GROUP = 16 * CHUNK
 _KEPT_GROUPS = 16
-
-
-def random_bits(counters: Int64[Tensor, "*n"], key: int) -> Int64[Tensor, "*n"]:
-    """64 random bits for each counter: SplitMix64, in the wrapping arithmetic of int64.
-
-    Args:
-        counters: Positions in the sequence.
-        key: Where the sequence starts; a hash itself, so that sequences do not overlap.
-
-    Returns:
-        Numbers over the whole range of int64.
-
-    Example:
-        >>> random_bits(torch.tensor([1]), 0) == 0xE220A8397B1DCDAF - 2**64
-        tensor([True])
-
-    References:
-        Steele, Lea & Flood (2014), "Fast splittable pseudorandom number generators", OOPSLA, with
-        the constants of its `mix64` variant 13 (D. Stafford).
-    """
-    z = counters * -0x61C8864680B583EB + key
-    moved = torch.empty_like(z)
-    for by, factor in ((30, -0x40A7B892E31B1A47), (27, -0x6B2FB644ECCEEE15), (31, None)):
-        # int64 has only the arithmetic shift; the mask takes the copies of its sign bit away.
-        torch.bitwise_right_shift(z, by, out=moved)
-        z.bitwise_xor_(moved.bitwise_and_((1 << (64 - by)) - 1))
-        if factor is not None:
-            z.mul_(factor)
-    return z
 
 
 class SignBits:

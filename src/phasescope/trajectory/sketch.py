@@ -16,7 +16,8 @@ import torch
 from jaxtyping import Float, Float32, Int32, Int64
 from torch import Tensor
 
-from phasescope.trajectory.signs import SignBits, random_bits
+from phasescope.splitmix import random_bits
+from phasescope.trajectory.signs import SignBits
 
 METHOD = "blocked CountSketch"
 VERSION = 1
