@@ -98,7 +98,7 @@ class Source:
                 f"{reserved + narrowest * per_column:,} bytes for its buffers, but "
                 f"memory={memory:,} arrived. Give it more memory or fewer steps."
             )
-        chunk = min(_chunk_columns(self.A), self.n_columns)
+        chunk = min(chunk_columns(self.A), self.n_columns)
         width = min(max(_TARGET_WIDTH // chunk, 1) * chunk, self.n_columns)
         if per_column:
             width = min(width, (memory - reserved) // per_column)
@@ -220,7 +220,7 @@ def _product_dtype(dtype: Any, asked: torch.dtype | None) -> torch.dtype:
     )
 
 
-def _chunk_columns(A: Any) -> int:
+def chunk_columns(A: Any) -> int:
     """Columns that the source keeps together, 1 where it does not say."""
     width = getattr(A, "chunk_columns", None)
     chunks = getattr(A, "chunks", None)

@@ -44,7 +44,7 @@ class Gram:
 
 
 @dataclass(eq=False)
-class _Totals:
+class Totals:
     """What one Gram accumulates during the pass."""
 
     K: Tensor
@@ -102,12 +102,13 @@ def gram(
     """
     matrix = source(A, device, dtype)
     segments = _segments(components or {}, matrix.n_columns)
-    T, itemsize = matrix.n_steps, matrix.dtype.itemsize
-    scratch_columns = min(SUB_BLOCK, matrix.n_columns) if components else 0
+    T = matrix.n_steps
     buffer = product_buffer(T, matrix.dtype, matrix.device)
-    width = matrix.width(memory, reserved=(len(buffer) + scratch_columns * T) * itemsize)
-    scratch = torch.empty(scratch_columns * T, dtype=matrix.dtype, device=matrix.device)
-    totals = {name: _totals(T, matrix.device) for name in ("", *(components or {}))}
+    gathered = gathered_entries(T, matrix.n_columns, bool(components))
+    reserved = (len(buffer) + gathered) * matrix.dtype.itemsize
+    width = matrix.width(memory, reserved=reserved)
+    scratch = torch.empty(gathered, dtype=matrix.dtype, device=matrix.device)
+    totals = {name: totals_of(T, matrix.device) for name in ("", *(components or {}))}
     with full_precision():
         for start, X in matrix.blocks(width):
             for columns, names in _sub_blocks(X, start, segments, scratch):
@@ -119,19 +120,40 @@ def gram(
                     member.n_columns += columns.shape[1]
             if progress is not None:
                 progress(min(start + width, matrix.n_columns) / matrix.n_columns)
-    _check_finite(matrix, totals[""].K.diagonal(), width)
+    check_finite(matrix, totals[""].K.diagonal(), width)
     grams = {name: _finish(t, matrix) for name, t in totals.items()}
     whole = grams.pop("")
     return Gram(whole.K, whole.steps, whole.row_sums, whole.n_columns, grams, whole.eps)
 
 
-def _totals(n_steps: int, device: torch.device) -> _Totals:
+def totals_of(n_steps: int, device: torch.device) -> Totals:
+    """Empty sums of a pass over so many steps."""
     where = "cpu" if device.type == "mps" else device  # Apple's GPUs have no float64
     K = torch.zeros(n_steps, n_steps, dtype=torch.float64, device=where)
-    return _Totals(K, torch.zeros(n_steps, dtype=torch.float64, device=where))
+    return Totals(K, torch.zeros(n_steps, dtype=torch.float64, device=where))
 
 
-def _finish(totals: _Totals, matrix: Source) -> Gram:
+def gathered_entries(n_steps: int, n_columns: int, has_components: bool) -> int:
+    """Entries of the buffer in which columns of one membership are brought together."""
+    return n_steps * min(SUB_BLOCK, n_columns) if has_components else 0
+
+
+def check_components(components: Mapping[str, Component], n_columns: int) -> None:
+    """Check that components are named parts of a matrix with so many columns.
+
+    Raises:
+        ValueError: One has no name, no columns, or columns beyond.
+    """
+    for name, component in components.items():
+        if name == "" or component.size == 0 or component.stop > n_columns:
+            raise ValueError(
+                f"components must have a name and columns within 0 ... {n_columns - 1} of the "
+                f"matrix, but {name!r} is {component!r}. Take them from the parameter table "
+                "of the model that was recorded."
+            )
+
+
+def _finish(totals: Totals, matrix: Source) -> Gram:
     eps = float(torch.finfo(matrix.dtype).eps)
     K, sums = symmetric(totals.K.cpu()), totals.sums.cpu()
     return Gram(K, matrix.steps, sums, totals.n_columns, {}, eps)
@@ -143,15 +165,10 @@ _Segment = tuple[int, int, tuple[str, ...]]
 
 def _segments(components: Mapping[str, Component], n_columns: int) -> list[_Segment]:
     """Cut the columns wherever the set of components that they belong to changes."""
+    check_components(components, n_columns)
     joins: dict[int, list[str]] = {0: [""], n_columns: []}
     leaves: dict[int, list[str]] = {}
     for name, component in components.items():
-        if name == "" or not component.intervals or component.intervals[-1][1] > n_columns:
-            raise ValueError(
-                f"components must have a name and columns within 0 ... {n_columns - 1} of the "
-                f"matrix, but {name!r} has intervals {component.intervals}. Take them from the "
-                "parameter table of the model that was recorded."
-            )
         for start, stop in component.intervals:
             joins.setdefault(start, []).append(name)
             leaves.setdefault(stop, []).append(name)
@@ -207,7 +224,7 @@ def _packed(ranges: list[tuple[int, int]]) -> Iterator[list[tuple[int, int]]]:
         yield pieces
 
 
-def _check_finite(matrix: Source, squares: Tensor, width: int) -> None:
+def check_finite(matrix: Source, squares: Tensor, width: int) -> None:
     """Raise with the place of the first value that is not finite, by re-reading its row only."""
     bad = (~squares.isfinite()).nonzero().flatten().tolist()
     if not bad:

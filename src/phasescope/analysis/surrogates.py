@@ -12,8 +12,8 @@ import torch
 from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
-from phasescope.analysis.columns import Source, StepMatrix, _chunk_columns, source
-from phasescope.analysis.gram import Gram, _check_finite, _Totals, _totals
+from phasescope.analysis.columns import Source, StepMatrix, chunk_columns, source
+from phasescope.analysis.gram import Gram, Totals, check_finite, totals_of
 from phasescope.analysis.products import (
     add_products,
     full_precision,
@@ -130,7 +130,7 @@ def gram_passes(
 
 def _aligned(matrix: Source, width: int) -> int:
     """Whole tiles of signs to a block, unless that would cut the chunks of the source."""
-    chunk = _chunk_columns(matrix.A)
+    chunk = chunk_columns(matrix.A)
     keeps_chunks = chunk > 1 and width % chunk == 0
     return width if keeps_chunks or not TILE < width < matrix.n_columns else width // TILE * TILE
 
@@ -146,7 +146,7 @@ def _one_pass(
 ) -> list[Gram]:
     T, device, dtype = len(rows), matrix.device, matrix.dtype
     signs = RandomSigns(matrix.steps[rows].to(device), seed=seed)
-    totals = [_totals(T, device) for _ in surrogates]
+    totals = [totals_of(T, device) for _ in surrogates]
     products = product_buffer(T, dtype, device)
     prepared, flipped = (
         torch.empty(T * min(TILE, matrix.n_columns), dtype=dtype, device=device) for _ in range(2)
@@ -171,7 +171,7 @@ def _one_pass(
             report(min(start + width, matrix.n_columns) / matrix.n_columns)
     squares = torch.zeros(matrix.n_steps, dtype=torch.float64)
     squares[rows] = totals[0].K.diagonal().cpu()
-    _check_finite(matrix, squares, width)
+    check_finite(matrix, squares, width)
     eps = float(torch.finfo(dtype).eps)
     steps = matrix.steps[rows]
     return [
@@ -180,7 +180,7 @@ def _one_pass(
     ]
 
 
-def _add(Y: Float[Tensor, "T b"], total: _Totals, buffer: Tensor) -> None:
+def _add(Y: Float[Tensor, "T b"], total: Totals, buffer: Tensor) -> None:
     add_products(Y, [total.K], buffer)
     total.sums += Y.sum(1).to(total.sums)
     total.n_columns += Y.shape[1]

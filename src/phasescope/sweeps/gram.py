@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from phasescope.analysis.columns import Source, StepMatrix, source
-from phasescope.analysis.gram import Gram, gram
-from phasescope.analysis.products import SUB_BLOCK, product_buffer
+from phasescope.analysis.gram import Gram, check_components, gathered_entries, gram
+from phasescope.analysis.products import product_buffer
 from phasescope.errors import PhasescopeError
 from phasescope.parameters import Component
 from phasescope.sweeps.cluster import connect, cores, threads_per_run, usable_workers
@@ -123,14 +123,7 @@ class Passes:
     memory: int
 
     def __post_init__(self) -> None:
-        P = self.matrix.n_columns
-        for name, component in self.components.items():
-            if name == "" or component.size == 0 or component.stop > P:
-                raise ValueError(
-                    f"components must have a name and columns within 0 ... {P - 1} of the "
-                    f"matrix, but {name!r} is {component!r}. Take them from the parameter table "
-                    "of the model that was recorded."
-                )
+        check_components(self.components, self.matrix.n_columns)
 
     @property
     def width(self) -> int:
@@ -176,7 +169,7 @@ class Passes:
     def _reserved(self, n_columns: int, has_components: bool) -> int:
         """Bytes that `gram` needs besides its blocks."""
         T, itemsize = self.matrix.n_steps, self.matrix.dtype.itemsize
-        gathered = min(SUB_BLOCK, n_columns) * T if has_components else 0
+        gathered = gathered_entries(T, n_columns, has_components)
         stripe = len(product_buffer(T, self.matrix.dtype, torch.device("cpu")))
         return (stripe + gathered) * itemsize
 
