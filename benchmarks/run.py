@@ -16,6 +16,7 @@ SUBJECTS = {
     "import": "import_time",
     "recording": "recording",
     "sketch": "sketching",
+    "components": "component_norms",
 }
 # They pick slow kernels for OpenBLAS, and so make every comparison with NumPy flattering.
 SLOWING = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
