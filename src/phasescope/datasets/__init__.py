@@ -1,6 +1,20 @@
 """Data that the experiments train on."""
 
 from phasescope.datasets.batches import ShuffledBatches
+from phasescope.datasets.coordinates import (
+    Coordinates,
+    commutative_coordinates,
+    modular_coordinates,
+)
+from phasescope.datasets.factors import CyclicFactors, cyclic_factors
+from phasescope.datasets.groups import (
+    FiniteGroup,
+    alternating_group,
+    cyclic_group,
+    dihedral_group,
+    product_group,
+    symmetric_group,
+)
 from phasescope.datasets.images import (
     ImageSet,
     as_inputs,
@@ -8,12 +22,32 @@ from phasescope.datasets.images import (
     load_images,
     load_mnist,
 )
+from phasescope.datasets.modular import Split, Task, group_task, modular_task, split_pairs
+from phasescope.datasets.residues import discrete_logarithms, primitive_root
 
 __all__ = [
+    "Coordinates",
+    "CyclicFactors",
+    "FiniteGroup",
     "ImageSet",
     "ShuffledBatches",
+    "Split",
+    "Task",
+    "alternating_group",
     "as_inputs",
+    "commutative_coordinates",
+    "cyclic_factors",
+    "cyclic_group",
+    "dihedral_group",
+    "discrete_logarithms",
+    "group_task",
     "load_digits_images",
     "load_images",
     "load_mnist",
+    "modular_coordinates",
+    "modular_task",
+    "primitive_root",
+    "product_group",
+    "split_pairs",
+    "symmetric_group",
 ]
