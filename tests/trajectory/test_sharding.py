@@ -109,7 +109,15 @@ def test_whole_tensors_of_a_sharded_model_are_refused_with_what_to_do(together, 
 
 def test_a_model_sharded_over_one_process_is_recorded_whole(together, tmp_path):
     together(shards.fully_recorded_alone, tmp_path, size=1)
-    assert loops.fingerprint(tmp_path / "sharded") == loops.fingerprint(tmp_path / "plain")
+    sharded, plain = (loops.fingerprint(tmp_path / name) for name in ("sharded", "plain"))
+    norms = [name for name in plain if name.startswith("norms/")]
+    assert len(norms) == 4
+    for name in norms:  # sums round differently where a gradient is a view at an odd address
+        del sharded[name], plain[name]
+        recorded = [ps.open_run(tmp_path / run)[name] for run in ("sharded", "plain")]
+        np.testing.assert_array_equal(recorded[0].steps, recorded[1].steps)
+        np.testing.assert_allclose(recorded[0][:], recorded[1][:], rtol=1e-6)
+    assert sharded == plain
 
 
 def test_norms_over_any_layout_are_those_of_the_whole_tensors(together):

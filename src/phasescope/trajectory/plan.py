@@ -14,6 +14,7 @@ import torch
 from phasescope.components import Subspace, component_lines
 from phasescope.errors import RecordingError
 from phasescope.parameters import Component, ParameterTable
+from phasescope.trajectory.chunkfile import PAGE
 from phasescope.trajectory.optimizers import moment_names
 from phasescope.trajectory.schedule import Schedule
 from phasescope.trajectory.schema import (
@@ -34,7 +35,6 @@ BLOCK_BYTES = 80_000_000
 CHUNK_BYTES = 4_000_000
 MAX_BLOCK_ROWS = 64
 SUMMARY_BLOCK_ROWS = 256
-_COLUMN_ALIGNMENT = 16
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,8 @@ def parameter_spec(size: int, dtype: str) -> ArraySpec:
     itemsize = 4 if dtype == "float32" else 2
     rows = max(1, min(MAX_BLOCK_ROWS, BLOCK_BYTES // max(1, size * itemsize)))
     n_chunks = max(1, math.ceil(rows * size * itemsize / CHUNK_BYTES))
-    aligned = math.ceil(math.ceil(size / n_chunks) / _COLUMN_ALIGNMENT) * _COLUMN_ALIGNMENT
+    alignment = PAGE // math.gcd(PAGE, rows * itemsize)  # chunk files of whole pages
+    aligned = math.ceil(math.ceil(size / n_chunks) / alignment) * alignment
     columns = size if n_chunks == 1 else aligned
     attributes = {} if dtype == "float32" else {"encoding": "bfloat16"}
     stored = "float32" if dtype == "float32" else "uint16"

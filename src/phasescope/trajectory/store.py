@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from phasescope.errors import RunError
+from phasescope.trajectory.chunkfile import ChunkFiles
 from phasescope.trajectory.files import write_json
 from phasescope.trajectory.schema import STEP, read_metadata
 
@@ -115,6 +116,7 @@ class GroupWriter:
         self.specs = dict(specs)
         self.rows = rows
         self.last_step = int(read_steps(directory, rows)[-1]) if rows else -1
+        self._files = ChunkFiles()
 
     def add_arrays(self, specs: Mapping[str, ArraySpec]) -> None:
         """Take up arrays that are not there yet; earlier rows of theirs hold the fill value."""
@@ -124,15 +126,25 @@ class GroupWriter:
                 shutil.rmtree(self.directory / name, ignore_errors=True)
                 self.specs[name] = spec
 
-    def write(self, steps: np.ndarray, values: Mapping[str, np.ndarray]) -> None:
-        """Write rows after the committed ones; they count from the next commit on."""
+    def write(
+        self, steps: np.ndarray, values: Mapping[str, np.ndarray], *, direct: bool = False
+    ) -> None:
+        """Write rows after the committed ones; they count from the next commit on.
+
+        Args:
+            steps: The step of every row.
+            values: The rows of every array.
+            direct: Try to write past the page cache; see `ChunkFiles.write`.
+        """
         self._write_rows(STEP, _STEP_SPEC, self.rows, steps.reshape(-1, 1))
         for name, rows in values.items():
-            self._write_rows(name, self.specs[name], self.rows, rows)
+            self._write_rows(name, self.specs[name], self.rows, rows, direct=direct)
         self.rows += len(steps)
         self.last_step = int(steps[-1])
 
-    def _write_rows(self, name: str, spec: ArraySpec, start: int, rows: np.ndarray) -> None:
+    def _write_rows(
+        self, name: str, spec: ArraySpec, start: int, rows: np.ndarray, *, direct: bool = False
+    ) -> None:
         """Write ``rows[n, width]`` into the chunk files that hold the rows from `start` on."""
         done = 0
         while done < len(rows):
@@ -140,8 +152,14 @@ class GroupWriter:
             n = min(spec.chunk_rows - offset, len(rows) - done)
             for column in range(spec.n_column_chunks):
                 width = spec.width // spec.n_column_chunks
-                part = rows[done : done + n, column * width : (column + 1) * width]
-                self._write_chunk(self._chunk_path(name, spec, chunk, column), spec, offset, part)
+                self._files.write(
+                    self._chunk_path(name, spec, chunk, column),
+                    rows[done : done + n, column * width : (column + 1) * width],
+                    offset,
+                    chunk_rows=spec.chunk_rows,
+                    fill=spec.fill,
+                    direct=direct,
+                )
             done += n
 
     def _chunk_path(self, name: str, spec: ArraySpec, chunk: int, column: int) -> Path:
@@ -149,23 +167,6 @@ class GroupWriter:
             return self.directory / name / "c" / str(chunk)
         rest = [str(column)] + ["0"] * (len(spec.tail) - 1)
         return self.directory.joinpath(name, "c", str(chunk), *rest)
-
-    def _write_chunk(self, path: Path, spec: ArraySpec, offset: int, part: np.ndarray) -> None:
-        row_bytes = part.shape[1] * part.itemsize
-        size = spec.chunk_rows * row_bytes
-        try:
-            descriptor = os.open(path, os.O_WRONLY | getattr(os, "O_BINARY", 0))
-        except FileNotFoundError:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            flags = os.O_WRONLY | os.O_CREAT | getattr(os, "O_BINARY", 0)
-            descriptor = os.open(path, flags, 0o644)
-        with open(descriptor, "wb", buffering=0) as file:
-            if os.fstat(descriptor).st_size != size:
-                file.truncate(size)
-                if isinstance(spec.fill, float) and math.isnan(spec.fill):
-                    file.write(np.full(spec.chunk_rows * part.shape[1], np.nan, part.dtype).data)
-            file.seek(offset * row_bytes)
-            _write_all(file, part)
 
     def truncate(self, step: int) -> None:
         """Forget the rows whose step is `step` or later; they are gone from the next commit on."""
@@ -203,26 +204,6 @@ def read_steps(directory: Path, rows: int) -> np.ndarray:
                 "missing or was cut off. Restore it from a copy, or record the run again."
             )
     return np.concatenate(chunks)[:rows]
-
-
-def _write_all(file: Any, part: np.ndarray) -> None:
-    """Write a strided block of rows in the file's order, without copying it together first."""
-    if part.flags.c_contiguous:
-        _write_buffer(file, part.data.cast("B"))
-        return
-    if hasattr(os, "pwritev") and len(part) <= 1024:
-        position, row_bytes = file.tell(), part.shape[1] * part.itemsize
-        views = [row.data.cast("B") for row in part]
-        if os.pwritev(file.fileno(), views, position) == len(part) * row_bytes:
-            return
-        file.seek(position)
-    for row in part:
-        _write_buffer(file, row.data.cast("B"))
-
-
-def _write_buffer(file: Any, view: memoryview) -> None:
-    while view:
-        view = view[file.write(view) :]
 
 
 class TrajectoryStore:
