@@ -42,16 +42,26 @@ class Subject(Protocol):
 
 @contextmanager
 def zeroed(model: nn.Module, part: Component) -> Iterator[nn.Module]:
-    """The model with a part at zero; afterwards it is as it was."""
+    """The model with a part at zero; afterwards it is as it was.
+
+    Parameters stay where they are in memory: products round differently at another alignment.
+    """
     parameters = list(model.parameters())
     before = nn.utils.parameters_to_vector(parameters).detach()
     changed = before.clone()
     changed[part.columns] = 0
-    nn.utils.vector_to_parameters(changed, parameters)
+    _fill(parameters, changed)
     try:
         yield model
     finally:
-        nn.utils.vector_to_parameters(before, parameters)
+        _fill(parameters, before)
+
+
+@torch.no_grad()
+def _fill(parameters: list[nn.Parameter], values: Tensor) -> None:
+    """Write a flat vector into the parameters."""
+    for p, part in zip(parameters, values.split([p.numel() for p in parameters]), strict=True):
+        p.copy_(part.view_as(p))
 
 
 def members(n_heads: int, n_groups: int, g: int) -> list[int]:

@@ -125,7 +125,9 @@ def spectrum(
     eigenvalues = eigenvalues.flip(0)[:k]
     S = torch.where(eigenvalues > zero, eigenvalues, 0.0).sqrt()
     # Independent roundings add up like a random matrix, hence the 2-norm of the squared norms.
-    resolution = max(4 * gram.eps * float(noise.norm()), zero) ** 0.5
+    # Products round in their own precision, their sum and the centring after it in float64.
+    eps = gram.eps + 2 * torch.finfo(torch.float64).eps
+    resolution = max(4 * eps * float(noise.norm()), zero) ** 0.5
     return Spectrum(
         S, U, gram.steps[rows], norms, centered, center, normalize, gram.n_columns, resolution
     )  # fmt: skip
