@@ -60,10 +60,7 @@ def cyclic_factors(group: FiniteGroup) -> CyclicFactors:
         )
     n = len(group)
     full = (group.orders == n).nonzero()
-    if len(full):  # cyclic
-        generators = [int(full[0])]
-    else:
-        generators = _invariant_generators(group)
+    generators = [int(full[0])] if len(full) else _invariant_generators(group)
     orders = tuple(int(group.orders[g]) for g in generators)
     elements = torch.tensor([group.identity])
     for generator in generators:

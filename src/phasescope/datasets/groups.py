@@ -59,7 +59,7 @@ class FiniteGroup:
                     f"once, but {what} {int(wrong.nonzero()[0])} of {self.name!r} does not. Number "
                     "the elements from 0, and check that the operation is closed and has inverses."
                 )
-        neutral = (table == elements).all(1) & (table.T == elements).all(1)
+        neutral = (table == elements).all(1) & (elements == table.T).all(1)
         if not neutral.any():
             raise ValueError(
                 f"a group must have an element e with ea = ae = a for every a, but {self.name!r} "

@@ -148,7 +148,7 @@ def modular_task(operation: Operation, n: int, *, units_only: bool = False) -> T
         pairs = pairs[kept]
     a, b = pairs.unbind(1)
     if operation == "divide":
-        b = _inverseunits(n)[b]
+        b = inverses(n)[b]
     labels = (a - b if operation == "subtract" else a + b if additive else a * b) % n
     bases: tuple[Basis, ...] = ("additive", "multiplicative")
     return Task(

@@ -20,13 +20,13 @@ Verdict = Literal["reproduced", "refuted", "inconclusive", "not tested", "answer
 VERDICTS: tuple[str, ...] = get_args(Verdict)
 
 # The rules of evidence: independent seeds that a verdict needs.
-_SEEDS_TO_DECIDE = 10
-_SEEDS_TO_TEST = 5
+SEEDS_TO_DECIDE = 10
+SEEDS_TO_TEST = 5
 _SEEDS_NEEDED = {
-    "reproduced": _SEEDS_TO_DECIDE,
-    "refuted": _SEEDS_TO_DECIDE,
-    "answered": _SEEDS_TO_DECIDE,
-    "inconclusive": _SEEDS_TO_TEST,
+    "reproduced": SEEDS_TO_DECIDE,
+    "refuted": SEEDS_TO_DECIDE,
+    "answered": SEEDS_TO_DECIDE,
+    "inconclusive": SEEDS_TO_TEST,
     "not tested": 0,
 }
 
@@ -103,7 +103,7 @@ class Claim:
             )
         needed = _SEEDS_NEEDED[self.verdict]
         if self.n_seeds < needed:
-            allowed = "inconclusive" if self.n_seeds >= _SEEDS_TO_TEST else "not tested"
+            allowed = "inconclusive" if self.n_seeds >= SEEDS_TO_TEST else "not tested"
             raise ValueError(
                 f"the verdict {self.verdict!r} of claim {self.id} needs at least {needed} "
                 f"independent seeds, but there are {self.n_seeds}. Run more seeds or use the "

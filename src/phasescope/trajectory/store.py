@@ -11,7 +11,6 @@ Axis letters: t rows, p columns.
 from __future__ import annotations
 
 import math
-import os
 import shutil
 import struct
 import threading

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 import phasescope as ps
+from phasescope.experiments.evidence import MIN_SEEDS, OverSeeds, undecided
 from phasescope.experiments.gradient_spectrum.config import (
     DEFAULT,
     PRESETS,
@@ -26,7 +27,6 @@ PUBLISHED_05 = (150.0, 250.0)  # "about 200"
 NO_GAP = 1.25  # largest ratio of neighbours between 5% and 15% of the largest
 LOW_RESIDUAL = 0.32  # residual norm / step norm: a tenth of the squared norm is missed
 LITTLE_CHANGE = 0.05  # of the same, from 300 to 400 sampled steps
-MIN_SEEDS = 10
 
 Statistic = Callable[[Results], float]
 
@@ -41,38 +41,12 @@ def claims(results: Sequence[Results]) -> list[Claim]:
     return [rule(settings) for rule in (_a1, _a2, _a3, _a4, _a5, _a7)]
 
 
-class _Measured:
-    """A statistic over the seeds of one setting: mean and 95% interval."""
-
-    def __init__(self, runs: Sequence[Results], statistic: Statistic) -> None:
-        values = [statistic(run) for run in runs]
-        self.mean = float(np.mean(values))
-        several = len(values) > 1
-        estimate = ps.interval(values) if several else None
-        self.low, self.high = (estimate.low, estimate.high) if estimate else (self.mean, self.mean)
-        self.interval = (self.low, self.high) if several else None
-
-    def meets(self, low: float, high: float) -> bool:
-        """Whether the interval has a point in [low, high]."""
-        return self.low <= high and self.high >= low
-
-    def __str__(self) -> str:
-        """Mean and interval."""
-        if self.interval is None:
-            return f"{self.mean:.3g}"
-        return f"{self.mean:.3g} [{self.low:.3g}, {self.high:.3g}]"
-
-
 Settings = dict[str, list[Results]]
 
 
 def _n_mnist(runs: Sequence[Results]) -> int:
     """Seeds of a setting that count towards a verdict: those on MNIST."""
     return sum(r.numbers["dataset"] == "mnist" for r in runs)
-
-
-def _undecided(n_counting: int) -> Verdict:
-    return "inconclusive" if n_counting >= 5 else "not tested"
 
 
 def _decide(settings: Settings, holding: Sequence[str]) -> tuple[int, Verdict]:
@@ -89,14 +63,14 @@ def _decide(settings: Settings, holding: Sequence[str]) -> tuple[int, Verdict]:
     complete = set(settings) >= {setting(config) for config in PRESETS["paper"]}
     if fewest >= MIN_SEEDS and complete:
         return fewest, "refuted"
-    return min(len(runs) for runs in settings.values()), _undecided(fewest)
+    return min(len(runs) for runs in settings.values()), undecided(fewest)
 
 
 def _answer(settings: Settings) -> tuple[int, Verdict]:
     """Seeds and verdict of a question, by the setting that is shown."""
     runs = settings[_shown(settings)]
     counting = _n_mnist(runs)
-    return len(runs), "answered" if counting >= MIN_SEEDS else _undecided(counting)
+    return len(runs), "answered" if counting >= MIN_SEEDS else undecided(counting)
 
 
 def _share(holding: Sequence[str], settings: Settings) -> str:
@@ -117,11 +91,11 @@ def _shown(settings: Settings) -> str:
     return default if default in settings else next(iter(settings))
 
 
-def _each(settings: Settings, statistic: Statistic) -> dict[str, _Measured]:
-    return {name: _Measured(runs, statistic) for name, runs in settings.items()}
+def _each(settings: Settings, statistic: Statistic) -> dict[str, OverSeeds]:
+    return {name: OverSeeds.of(runs, statistic) for name, runs in settings.items()}
 
 
-def _span(measured: dict[str, _Measured]) -> str:
+def _span(measured: dict[str, OverSeeds]) -> str:
     """Smallest and largest mean over the settings; the measurement itself if there is one."""
     means = [m.mean for m in measured.values()]
     if len(means) == 1:
@@ -129,7 +103,7 @@ def _span(measured: dict[str, _Measured]) -> str:
     return f"{min(means):.3g} to {max(means):.3g}"
 
 
-def _across(measured: dict[str, _Measured]) -> str:
+def _across(measured: dict[str, OverSeeds]) -> str:
     """The same in brackets, where there are several settings."""
     return f" (over the settings {_span(measured)})" if len(measured) > 1 else ""
 
@@ -227,7 +201,7 @@ def _a3(settings: Settings) -> Claim:
         if at_300[name].high <= LOW_RESIDUAL and change[name].high <= LITTLE_CHANGE
     ]
     best = min(settings, key=lambda name: at_300[name].mean)
-    random = _Measured(settings[best], lambda r: (1 - 300 / r.numbers["n_parameters"]) ** 0.5)
+    random = OverSeeds.of(settings[best], lambda r: (1 - 300 / r.numbers["n_parameters"]) ** 0.5)
     n_seeds, verdict = _decide(settings, holding)
     return Claim(
         id="A3",
@@ -256,7 +230,7 @@ def _a4(settings: Settings) -> Claim:
 
     differences = _each(settings, difference)
     shown = _shown(settings)
-    random = _Measured(settings[shown], count_in_samples)
+    random = OverSeeds.of(settings[shown], count_in_samples)
     n_seeds, verdict = _answer(settings)
     return Claim(
         id="A4",
