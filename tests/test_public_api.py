@@ -12,7 +12,8 @@ import pytest
 
 DOCS = Path(__file__).parent.parent / "docs"
 # Parts whose own names are public too, beside those that the package itself exports.
-PARTS = ("components", "datasets", "errors", "figures", "models", "report", "sweeps", "training")
+PARTS = ("components", "datasets", "errors", "figures", "interventions", "models", "report")
+PARTS += ("sweeps", "training")
 # Each needs the extra of its library and lists its names itself.
 INTEGRATIONS = ("huggingface", "lightning", "tensorboard", "wandb")
 
