@@ -1,7 +1,35 @@
 """Models that several experiments share."""
 
+from phasescope.models.activations import (
+    ACTIVATIONS,
+    activation_function,
+    gelu_fast,
+    gelu_new,
+    solu,
+)
 from phasescope.models.convnet import ConvNet
 from phasescope.models.evaluation import evaluating
+from phasescope.models.grokking_checkpoints import (
+    load_grokking_checkpoint,
+    pair_transformer_from_state,
+    save_pair_transformer,
+)
 from phasescope.models.mlp import MLP, seeded
+from phasescope.models.pair_transformer import PairActivations, PairTransformer
 
-__all__ = ["MLP", "ConvNet", "evaluating", "seeded"]
+__all__ = [
+    "ACTIVATIONS",
+    "MLP",
+    "ConvNet",
+    "PairActivations",
+    "PairTransformer",
+    "activation_function",
+    "evaluating",
+    "gelu_fast",
+    "gelu_new",
+    "load_grokking_checkpoint",
+    "pair_transformer_from_state",
+    "save_pair_transformer",
+    "seeded",
+    "solu",
+]
