@@ -1,5 +1,7 @@
 """Acting on training and on weights: subspaces to train in, to project on and to take out."""
 
+from phasescope.interventions.gradients import add_noise, chain, keep, remove
+from phasescope.interventions.offline import Replay, ReplayCurves, replay, replay_curves
 from phasescope.interventions.subspace_training import (
     InSubspace,
     IntrinsicDimension,
@@ -12,8 +14,16 @@ __all__ = [
     "AtWeights",
     "InSubspace",
     "IntrinsicDimension",
+    "Replay",
+    "ReplayCurves",
+    "add_noise",
+    "chain",
     "flat_weights",
     "intrinsic_dimension",
+    "keep",
     "leading_subspace",
     "random_subspace",
+    "remove",
+    "replay",
+    "replay_curves",
 ]

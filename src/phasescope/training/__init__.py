@@ -2,5 +2,13 @@
 
 from phasescope.training.frozen import frozen_gradients
 from phasescope.training.loop import accuracy, train
+from phasescope.training.transform import Transform, transform_gradients, transformed_updates
 
-__all__ = ["accuracy", "frozen_gradients", "train"]
+__all__ = [
+    "Transform",
+    "accuracy",
+    "frozen_gradients",
+    "train",
+    "transform_gradients",
+    "transformed_updates",
+]

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from phasescope.models.evaluation import evaluating
+from phasescope.training.transform import Transform, transform_gradients
 
 
 @runtime_checkable
@@ -39,6 +40,7 @@ def train(
     evaluate: Callable[[nn.Module], Mapping[str, float]] | None = None,
     evaluate_every: int = 100,
     on_step: Callable[[int, Tensor], None] | None = None,
+    transform: Transform | None = None,
 ) -> int:
     """Number of optimizer updates that the model has behind it after training on all batches.
 
@@ -64,6 +66,8 @@ def train(
         evaluate_every: Steps between evaluations.
         on_step: Called after every update, before `end_step`, with the number of updates applied
             and the loss.
+        transform: What the gradients go through between backward and step; see
+            `transform_gradients`.
 
     Returns:
         Updates applied, those before a resume included if there is a recorder.
@@ -98,6 +102,8 @@ def train(
         optimizer.zero_grad()
         loss = loss_fn(model(x), y)
         loss.backward()
+        if transform is not None:
+            transform_gradients(model, transform)
         optimizer.step()
         step += 1
         if recorder is not None:
