@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Int64, Shaped
+from jaxtyping import Float64, Int64, Shaped
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -157,3 +157,42 @@ def accuracy(
         for x, y in zip(inputs.split(batch_size), labels.split(batch_size), strict=True):
             correct += (model(x).argmax(1) == y).sum()
     return correct.item() / len(labels)
+
+
+def class_losses(
+    model: nn.Module,
+    inputs: Shaped[Tensor, "n *features"],
+    labels: Int64[Tensor, " n"],
+    n_classes: int,
+    *,
+    batch_size: int = 1000,
+) -> Float64[Tensor, " n_classes"]:
+    """Mean cross-entropy of the samples of each class, in evaluation mode.
+
+    Args:
+        model: Returns one row of logits per sample.
+        inputs: Samples along the first axis, on the model's device.
+        labels: Class of each sample.
+        n_classes: Number of classes.
+        batch_size: Samples evaluated at once; changes memory, not the result beyond rounding.
+
+    Returns:
+        Nats, a number for each class; NaN for a class without samples.
+
+    Raises:
+        ValueError: If there are no samples, or a label is not below `n_classes`.
+
+    Example:
+        >>> class_losses(nn.Identity(), torch.zeros(3, 2), torch.tensor([0, 1, 1]), 2)
+        tensor([0.6931, 0.6931], dtype=torch.float64)
+    """
+    if len(labels) == 0 or not 0 <= int(labels.min()) <= int(labels.max()) < n_classes:
+        raise ValueError(
+            f"class_losses needs at least one sample, with labels from 0 to {n_classes - 1}, but "
+            f"there are {len(labels)} samples with labels {labels[:8].tolist()} …"
+        )
+    sums = torch.zeros(n_classes, dtype=torch.float64, device=labels.device)
+    with evaluating(model):
+        for x, y in zip(inputs.split(batch_size), labels.split(batch_size), strict=True):
+            sums.index_add_(0, y, functional.cross_entropy(model(x), y, reduction="none").double())
+    return sums.cpu() / torch.bincount(labels, minlength=n_classes).cpu()

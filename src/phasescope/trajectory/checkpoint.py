@@ -115,8 +115,8 @@ def common_checkpoint(folder: Path, world_size: int) -> tuple[int, Path] | None:
     checkpoint that can appear is that of step 0, which has the same effect as none. A process
     without any, because there are more of them than before, is left out.
     """
-    found = _checkpoints(folder)
-    others = [_checkpoints(rank_folder(folder, rank)) for rank in range(1, world_size)]
+    found = checkpoints_in(folder)
+    others = [checkpoints_in(rank_folder(folder, rank)) for rank in range(1, world_size)]
     shared = set(found).intersection(*(parts for parts in others if parts)) - {0}
     step = max(shared, default=0)
     return (step, found[step]) if step in found else None
@@ -125,13 +125,13 @@ def common_checkpoint(folder: Path, world_size: int) -> tuple[int, Path] | None:
 def ranks_without(folder: Path, step: int, world_size: int) -> list[int]:
     """The processes that have no part of the checkpoint at `step`."""
     ranks = range(1, world_size)
-    return [rank for rank in ranks if step not in _checkpoints(rank_folder(folder, rank))]
+    return [rank for rank in ranks if step not in checkpoints_in(rank_folder(folder, rank))]
 
 
 def remove_later(folder: Path, step: int, *, rank: int = 0, world_size: int = 1) -> None:
     """Remove the checkpoints behind `step`, and on rank 0 those of processes that are gone."""
     own = rank_folder(folder, rank)
-    stale = [path for s, path in _checkpoints(own).items() if s > step]
+    stale = [path for s, path in checkpoints_in(own).items() if s > step]
     for path in folder.glob(f"{_RANK}*") if rank == 0 else ():
         digits = path.name.removeprefix(_RANK)
         if digits.isdigit() and int(digits) >= world_size:
@@ -144,7 +144,8 @@ def remove_later(folder: Path, step: int, *, rank: int = 0, world_size: int = 1)
         shutil.rmtree(path, ignore_errors=True)
 
 
-def _checkpoints(folder: Path) -> dict[int, Path]:
+def checkpoints_in(folder: Path) -> dict[int, Path]:
+    """The whole checkpoints of a folder, by step."""
     found = {}
     for path in folder.glob(f"{_PREFIX}*") if folder.is_dir() else ():
         digits = path.name.removeprefix(_PREFIX)

@@ -69,6 +69,11 @@ class Run:
         """The configuration that was given to the recorder."""
         return self.info["config"]
 
+    @property
+    def origin(self) -> dict[str, Any] | None:
+        """Where a fork came from: run, step and intervention; None if it began by itself."""
+        return self.info.get("origin")
+
     @cached_property
     def series_names(self) -> tuple[str, ...]:
         """Names of all recorded arrays; ``gradients/values`` is called ``gradients``."""
@@ -158,6 +163,11 @@ class Run:
     def _remarks(self) -> list[str]:
         """What a reader must know before trusting the numbers."""
         remarks = []
+        if self.origin is not None:
+            remarks.append(
+                f"forked from {self.origin['run']} at step {self.origin['step']}, intervention: "
+                f"{self.origin['intervention']}"
+            )
         bad = self.info.get("nonfinite") or []
         if bad:
             first = bad[0]

@@ -74,7 +74,8 @@ class Recorder:
             without a recording. What was committed stays either way.
         resume: Go on from the newest checkpoint of `directory` (from step 0 if it has none). Where
             somebody else writes the checkpoints, what `state_dict` returned for the one to which
-            model and optimizer have been restored, or ``{"step": updates done before}``.
+            model and optimizer have been restored, or ``{"step": updates done before}``; for a run
+            that goes on from another one's checkpoint, what `interventions.fork` returned.
 
     Raises:
         ValueError: The arguments do not fit together.
@@ -156,6 +157,8 @@ class Recorder:
         content = describe(
             self._contents, save, self.table, optimizer, dtype, loss_reduction, config
         )
+        if isinstance(resume, Mapping) and "origin" in resume:
+            content["origin"] = dict(resume["origin"])  # a fork says where it came from
         self._file = RunFile(self.directory, content)
         self._lock: RunLock | None = None
         self._live: Recording | None = None
@@ -243,6 +246,12 @@ class Recorder:
         if exists:
             self._file.check_same()
         given = isinstance(self._resume, Mapping)
+        restored = self._checkpoints.begin(self._resume if given else exists)
+        if restored is None and exists and "origin" in self._file.read():
+            raise RunError(
+                f"{self.directory} is a fork that was interrupted before its first checkpoint, so "
+                "nothing here tells where it began. Fork again, with resume=fork(...)."
+            )
         return Recording(
             self.directory,
             self.model,
@@ -252,7 +261,7 @@ class Recorder:
             self._file,
             self._checkpoints,
             on_failure=self._on_failure,
-            restored=self._checkpoints.begin(self._resume if given else exists),
+            restored=restored,
         )
 
     def _follow(self) -> Recording:

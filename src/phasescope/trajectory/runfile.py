@@ -58,6 +58,8 @@ class RunFile:
                     "settings, or record into another directory."
                 )
         self._content["created"] = stored["created"]
+        if "origin" in stored:
+            self._content["origin"] = stored["origin"]
 
     def write(self, **changes: Any) -> None:
         """Write the file with some entries changed."""

@@ -10,7 +10,7 @@ SOURCE = "G. Baker, SVD of a time series of gradient updates on MNIST (LessWrong
 RUNTIME = "two cores: three minutes a seed, 1.2 GB of disk while it runs"
 CLAIM_IDS = ("A20", "A21")
 
-KS = (1, 2, 3, 5, 7, 10, 20, 50, 100, 200)
+KS = (1, 2, 5, 10, 20, 30, 50, 70, 100, 150, 200)
 """Numbers of directions that are kept, or left out."""
 DIMENSIONS = (20, 50, 100, 200, 350, 500, 700, 1000)
 """Dimensions of the random subspaces that are trained at every learning rate."""

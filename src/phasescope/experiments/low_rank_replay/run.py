@@ -275,7 +275,7 @@ def members(config: Config, n_parameters: int) -> list[Member]:
         found += [Member(source, k, "fresh", source) for k in ks]
     dimensions = [d for d in DIMENSIONS if d <= n_parameters // 4]
     for variant, rate in RANDOM_RATES.items():
-        for k in sorted({*ks, *dimensions}) if rate == "1" else dimensions:
+        for k in ks if rate == "1" else dimensions:
             power = {"1": 0.0, "root": 0.5, "full": 1.0}[rate]
             factor = (n_parameters / k) ** power
             found.append(Member(variant, k, "fresh", RANDOM, rate=factor))
