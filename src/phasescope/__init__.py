@@ -16,6 +16,7 @@ from phasescope.analysis.frozen import FrozenComparison, compare_with_frozen, ef
 from phasescope.analysis.gram import Gram, gram
 from phasescope.analysis.intervals import Interval, interval
 from phasescope.analysis.located import LocatedComponents, located_components
+from phasescope.analysis.paths import increment_gram, path_p_values, path_walk_null
 from phasescope.analysis.profiles import (
     ProfileStatistic,
     TimeProfiles,
@@ -106,6 +107,7 @@ __all__ = [
     "gavish_donoho",
     "gram",
     "heldout_residuals",
+    "increment_gram",
     "interval",
     "largest_gap",
     "located_components",
@@ -119,6 +121,8 @@ __all__ = [
     "parameter_variances",
     "parameter_vectors",
     "participation_ratio",
+    "path_p_values",
+    "path_walk_null",
     "project",
     "random_walk_time_vectors",
     "random_walk_values",

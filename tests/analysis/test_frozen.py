@@ -112,3 +112,12 @@ def test_uncorrelated_rows_have_no_finite_dimension():
     assert effective_dimension(spectrum(gram(torch.eye(5, 9)))) == math.inf
     with pytest.raises(ValueError, match="at least three steps"):
         effective_dimension(spectrum(gram(noise(2, 9)), center="steps"))
+
+
+def test_a_trajectory_like_the_frozen_one_has_no_small_p_and_a_planted_one_has():
+    pool, other = gram(noise(300, 500)), gram(noise(30, 500, seed=5))
+    same = compare_with_frozen(other, pool, n_draws=99)
+    assert set(same.p) == set(same.observed)
+    assert min(same.p.values()) > 0.02
+    planted = noise(30, 500, seed=5) + 3 * noise(30, 1, seed=6) * noise(1, 500, seed=7)
+    assert compare_with_frozen(gram(planted), pool, n_draws=99).p["stable rank"] == 0.02

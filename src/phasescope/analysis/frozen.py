@@ -14,6 +14,7 @@ from jaxtyping import Float64, Int64
 from torch import Tensor
 
 from phasescope.analysis.gram import Gram
+from phasescope.analysis.p_values import two_sided_p
 from phasescope.analysis.ranks import count_above, participation_ratio, stable_rank
 from phasescope.analysis.selection import Steps, select_steps
 from phasescope.analysis.spectrum import Center, Spectrum, spectrum
@@ -50,6 +51,18 @@ class FrozenComparison:
     def excess(self) -> dict[str, float]:
         """Each statistic minus the median of its null: what training adds or takes."""
         return {name: v - float(self.null[name].median()) for name, v in self.observed.items()}
+
+    @property
+    def p(self) -> dict[str, float]:
+        """Two-sided p-value of each statistic among the draws, at least 2 / (D + 1).
+
+        Draws that share frozen gradients spread too little and make it too small: the calibration
+        page says by how much.
+        """
+        return {
+            name: float(two_sided_p(torch.tensor([v]).double(), self.null[name][None]))
+            for name, v in self.observed.items()
+        }
 
 
 def compare_with_frozen(

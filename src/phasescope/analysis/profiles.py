@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float64, Int64
 from torch import Tensor
 
+from phasescope.analysis.p_values import two_sided_p
 from phasescope.analysis.spectrum import Spectrum, check_resolved, check_time_vectors
 
 _FEWEST_STEPS = 4
@@ -190,13 +191,8 @@ def _statistics(
 
 
 def _beside_null(observed: Float64[Tensor, " n"], null: Float64[Tensor, "n R"]) -> ProfileStatistic:
-    n_permutations = null.shape[1]
-    # Of equal values (a flat profile) rounding must not decide.
-    margin = 1e-9 * (observed.abs() + null.abs().amax(1))
-    above = (null >= (observed - margin)[:, None]).sum(1)
-    below = (null <= (observed + margin)[:, None]).sum(1)
-    p = 2 * (1 + torch.minimum(above, below)).double() / (n_permutations + 1)
-    return ProfileStatistic(observed, null.mean(1), null.std(1), p.clamp(max=1))
+    p = two_sided_p(observed, null)
+    return ProfileStatistic(observed, null.mean(1), null.std(1), p)
 
 
 def _check_groups(

@@ -103,12 +103,19 @@ class WalkNull:
     """Median over the draws of each singular value."""
     draws: Float64[Tensor, "D k"]
     """Singular values of every draw; a single one in the limit of many dimensions."""
+    time_vectors: Float64[Tensor, "n k"]
+    """Unit time vectors of the expected walk: what principal components of noise look like."""
     steps: Int64[Tensor, " n"]
     """Steps at which the walk was observed: updates applied by then."""
     center: Center
     """Centring of the trajectory that it belongs to."""
     normalize: bool
     """Always False: a walk's points are not scaled to norm one."""
+
+    @property
+    def shares(self) -> Float64[Tensor, "D k"]:
+        """Share of each component in the variance of its draw."""
+        return self.draws**2 / (self.draws**2).sum(1, keepdim=True)
 
 
 def walk_null(
@@ -180,15 +187,16 @@ def walk_null(
         )  # fmt: skip
         K += M @ M.T
     if n_dimensions is None:
-        draws = _values(K, center)[None]
+        draws = walk_values(K, center)[None]
     else:
         C = _square_root(K)
         generator = np.random.default_rng(seed)
         factors = (wishart_factor(len(K), n_dimensions, generator) for _ in range(n_draws))
         # Noise of d dimensions has d times the energy of one: rows of Z have norm one on average.
-        draws = torch.stack([_values((B := C @ L) @ B.T / n_dimensions, center) for L in factors])
+        draws = torch.stack([walk_values((B := C @ L) @ B.T / n_dimensions, center) for L in factors])
         draws = draws[:, : min(len(K), n_dimensions)]
-    return WalkNull(draws.median(0).values, draws, steps.clone(), center, False)
+    vectors = expected_time_vectors(K, center, draws.shape[1])
+    return WalkNull(draws.median(0).values, draws, vectors, steps.clone(), center, False)
 
 
 def wishart_factor(
@@ -247,14 +255,27 @@ def _responses(
     return rows
 
 
-def _values(K: Float64[Tensor, "n n"], center: Center) -> Float64[Tensor, " n"]:
-    if center == "steps":
-        K = K - K.mean(0)
-        K = K - K.mean(1, keepdim=True)
-    values = torch.linalg.eigvalsh((K + K.T) / 2).flip(0).clamp(min=0).sqrt()
+def walk_values(K: Float64[Tensor, "n n"], center: Center) -> Float64[Tensor, " n"]:
+    """Singular values of a walk whose points have these inner products."""
+    values = torch.linalg.eigvalsh(_centered(K, center)).flip(0).clamp(min=0).sqrt()
     if center == "steps":
         values[-1] = 0.0  # centring removes one dimension exactly
     return values
+
+
+def expected_time_vectors(
+    K: Float64[Tensor, "n n"], center: Center, k: int
+) -> Float64[Tensor, "n k"]:
+    """Unit time vectors of a walk with these expected inner products, largest entry positive."""
+    U = torch.linalg.eigh(_centered(K, center)).eigenvectors.flip(1)[:, :k]
+    return U * U.gather(0, U.abs().argmax(0, keepdim=True)).sign()
+
+
+def _centered(K: Float64[Tensor, "n n"], center: Center) -> Float64[Tensor, "n n"]:
+    if center == "steps":
+        K = K - K.mean(0)
+        K = K - K.mean(1, keepdim=True)
+    return (K + K.T) / 2
 
 
 def _square_root(K: Float64[Tensor, "n n"]) -> Float64[Tensor, "n n"]:
