@@ -24,23 +24,29 @@ def ours(A: torch.Tensor, seed: int) -> dict[str, int]:
     gram = ps.gram(A)
     raw = ps.spectrum(gram, time_vectors=False)
     centered = ps.spectrum(gram, center="steps", time_vectors=False)
-    unit = ps.spectrum(gram, center="steps", normalize=True, time_vectors=False)
     options = {"center": "steps", "normalize": True, "n_surrogates": N_SURROGATES, "seed": seed}
     edge = ps.flip_rank_test(A, **options)
     pairwise = ps.flip_rank_test(A, rule="pairwise", **options)
     undeflated = edge.surrogates.max(0).values
-    silverstein = ps.noise_edges(ps.parameter_variances(A, unit), T - 1).upper
+    equal = ps.flip_rank_test(A, equalize=True, **options)
+    vectors = ps.spectrum(gram, center="steps", normalize=True)
+    white = ps.spectrum(
+        ps.whitened_gram(A, vectors, equal.rank), center="steps", time_vectors=False
+    )
+    located = ps.located_components(white, 1.0)
+    silverstein = ps.noise_edges(ps.parameter_variances(A, vectors), T - 1).upper
     norms = ps.count_above(ps.norm_null(raw).S)
     return {
-        "**flip test, steps normalised and centred, edge**": edge.rank,
-        "the same, pairwise": pairwise.rank,
+        "**flip test**, steps normalised and centred, edge": edge.rank,
+        "the same, parameters equalised": equal.rank,
+        "the same, pairwise (not equalised)": pairwise.rank,
         "the same, edge, without deflation": above(edge.observed, undeflated, "edge"),
         "flip test, raw, edge": ps.flip_rank_test(A, n_surrogates=N_SURROGATES, seed=seed).rank,
-        "Silverstein's edge, steps normalised and centred": int((silverstein < unit.S).sum()),
-        "the same + 5 %": int((1.05 * silverstein < unit.S).sum()),
+        "Silverstein's edge, steps normalised and centred": int((silverstein < vectors.S).sum()),
+        "the same + 5 %": int((1.05 * silverstein < vectors.S).sum()),
         "Tracy–Widom, p < .05, one variance": int((p_values(centered) < LEVEL).sum()),
-        "`located_components`: detected": ps.located_components(centered).n_detected,
-        "`located_components`: located": ps.located_components(centered).n_located,
+        "`located_components`, whitened: detected": located.n_detected,
+        "`located_components`, whitened: located": located.n_located,
         "Gavish–Donoho, unknown noise": int((ps.gavish_donoho(raw) < raw.S).sum()),
         "10 % of the largest": ps.count_above(raw.S, 0.1),
         "10 % count below the norms' count": max(0, norms - ps.count_above(raw.S, 0.1)),
@@ -132,16 +138,17 @@ def measure(say) -> dict:
     """Rates of finding anything in noise, and of counting what was planted."""
     noise, planted = {}, {str(amplitude): {} for amplitude in AMPLITUDES}
     for name, kind in (NOISES | CORRELATED).items():
-        found = collect(kind, 0.0, N_NOISE)
-        noise[name] = {
-            rule: rate(sum(r > 0 for r in ranks), N_NOISE) | median(ranks)
-            for rule, ranks in found.items()
-        }
+        if not kind.loud_signal:  # without a signal it is the noise before
+            found = collect(kind, 0.0, N_NOISE)
+            noise[name] = {
+                rule: rate(sum(bool(r > 0) for r in ranks), N_NOISE) | median(ranks)
+                for rule, ranks in found.items()
+            }
         say(f"{name}: noise")
         for amplitude in AMPLITUDES if name in NOISES else ():
             found = collect(kind, amplitude, N_PLANTED)
             planted[str(amplitude)][name] = {
-                rule: rate(sum(r == K for r in ranks), N_PLANTED) | median(ranks)
+                rule: rate(sum(bool(r == K) for r in ranks), N_PLANTED) | median(ranks)
                 for rule, ranks in found.items()
             }
             say(f"{name}: {amplitude}")

@@ -21,6 +21,8 @@ class Noise:
     """Distribution of the entries, all with variance 1."""
     n_factors: int = 0
     """Directions that carry half of the energy of every row: correlation between parameters."""
+    loud_signal: bool = False
+    """Whether planted components lie where the noise is, rather than evenly on all parameters."""
 
 
 NOISES = {
@@ -29,6 +31,7 @@ NOISES = {
     "log-normal 1": Noise(1.0),
     "log-normal .5, norms 1/√t": Noise(0.5, "root"),
     "log-normal 1, norms exp(−3t/T)": Noise(1.0, "exponential"),
+    "the same, signal as loud as noise": Noise(1.0, "exponential", loud_signal=True),
     "Student t (5), log-normal .5, 1/√t": Noise(0.5, "root", "student"),
     "skewed (exponential), log-normal .5, 1/√t": Noise(0.5, "root", "skewed"),
 }
@@ -75,7 +78,8 @@ def draw(noise: Noise, amplitude: float, seed: int) -> torch.Tensor:
     A = rows(noise, sigma, generator)
     if amplitude:
         U = torch.linalg.qr(torch.randn(T, K, generator=generator))[0]
-        V = torch.linalg.qr(torch.randn(P, K, generator=generator))[0]
+        V = torch.randn(P, K, generator=generator)
+        V = torch.linalg.qr(V * sigma[:, None] if noise.loud_signal else V)[0]
         A += amplitude * float(sigma.square().sum().sqrt()) * U @ V.T
     return A * norms(noise)[:, None]
 

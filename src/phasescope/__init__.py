@@ -52,6 +52,7 @@ from phasescope.analysis.walks import (
     random_walk_values,
     walk_null,
 )
+from phasescope.analysis.whitening import whitened_gram
 from phasescope.components.description import Structure
 from phasescope.components.layers import structure
 from phasescope.components.selectors import components
@@ -136,6 +137,7 @@ __all__ = [
     "tracy_widom_cdf",
     "tracy_widom_quantile",
     "walk_null",
+    "whitened_gram",
 ]
 
 

@@ -1,5 +1,8 @@
 """The rank test: planted ranks, exact level by symmetry, and what it was computed on."""
 
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
 
@@ -118,6 +121,37 @@ def test_fewer_parameters_than_steps_work_too():
     A[:, 0] += 0.0
     assert flip_rank_test(A).rank == 0
     assert flip_rank_test(A + 3 * noise(100, 1, seed=1) * noise(1, 20, seed=2)).rank == 1
+
+
+@pytest.mark.parametrize("normalize", [False, True])
+def test_equalised_parameters_are_those_of_the_explicit_matrix(normalize: bool, tmp_path: Path):
+    A = planted(20, 9000, 2, 3.0, seed=4).double()
+    A[:, 77] = 0  # a parameter that never changes stays zero
+    np.save(tmp_path / "A.npy", A.numpy())
+    B = A / A.norm(dim=1, keepdim=True) if normalize else A
+    rms = B[2:].square().mean(0).sqrt()
+    B = torch.where(rms > 0, B / rms, 0.0)
+    options = {"normalize": normalize, "steps": slice(2, None), "n_surrogates": 3}
+    found = flip_rank_test(
+        np.load(tmp_path / "A.npy", mmap_mode="r"), equalize=True, memory=8_000_000, **options
+    )
+    expected = flip_rank_test(B, **options)
+    assert (found.equalize, expected.equalize) == (True, False)
+    assert (found.rank, found.n_deflated) == (expected.rank, expected.n_deflated) == (2, 2)
+    for name in ("observed", "surrogates", "residual_surrogates", "thresholds"):
+        # Squares: roots of eigenvalues that are zero are roots of rounding.
+        a, b = getattr(found, name) ** 2, getattr(expected, name) ** 2
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12 * float(b.max()))
+
+
+def test_what_quiet_parameters_share_is_found_once_they_are_equalised():
+    generator = torch.Generator().manual_seed(0)
+    sigma = torch.exp(torch.randn(1500, generator=generator))
+    A = noise(60, 1500, seed=1) * sigma + 0.8 * noise(60, 1, seed=2) * noise(1, 1500, seed=3)
+    options = {"center": "steps", "normalize": True}
+    assert flip_rank_test(A, **options).rank == 0
+    assert flip_rank_test(A, equalize=True, **options).rank == 1
+    assert flip_rank_test(noise(60, 1500, seed=1) * sigma, equalize=True, **options).rank == 0
 
 
 def test_rounds_and_progress_are_reported():

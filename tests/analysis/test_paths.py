@@ -91,7 +91,7 @@ def test_bad_paths_are_refused_with_what_to_do(unchecked_types):
         path_walk_null(gram(X[:3]))
     with pytest.raises(ValueError, match="increments need at least two points, but 1"):
         increment_gram(gram(X[:1]))
-    with pytest.raises(ValueError, match="points of a path must differ.*constant"):
+    with pytest.raises(ValueError, match=r"points of a path must differ.*constant"):
         path_walk_null(gram(torch.ones(6, 50)))
     far = (100 + 1e-2 * X).float()
     with pytest.raises(ValueError, match=r"Compute the Gram matrix with dtype=torch\.float64"):
@@ -110,5 +110,5 @@ def test_p_values_need_draws_of_the_same_points():
         path_p_values(found, path_walk_null(g, center="none"))
     with pytest.raises(ValueError, match=r"6 values \(0 to 5\) .* but 5 values \(1 to 5\)"):
         path_p_values(found, path_walk_null(g, steps=slice(1, None)))
-    with pytest.raises(ValueError, match="the limit of many dimensions. Pass n_dimensions"):
+    with pytest.raises(ValueError, match=r"the limit of many dimensions\. Pass n_dimensions"):
         path_p_values(found, walk_null(torch.ones(6), torch.arange(6)))

@@ -26,6 +26,7 @@ from phasescope.analysis.spectrum import (
     subtract_parameter_means,
 )
 from phasescope.analysis.surrogates import Residual, gram_passes
+from phasescope.analysis.variances import equalizing_factors
 
 Rule = Literal["edge", "pairwise"]
 _FEWEST_STEPS = 4
@@ -65,6 +66,8 @@ class FlipRankTest:
     """What was subtracted."""
     normalize: bool
     """Whether rows had unit norm before centring over steps."""
+    equalize: bool
+    """Whether every parameter was first divided by its root mean square."""
     n_columns: int
     """Number of parameters."""
     seed: int
@@ -76,6 +79,7 @@ def flip_rank_test(
     *,
     center: Center = "none",
     normalize: bool = False,
+    equalize: bool = False,
     steps: Steps | None = None,
     rule: Rule = "edge",
     n_surrogates: int = 19,
@@ -111,10 +115,18 @@ def flip_rank_test(
     counts as structure (compare with gradients at frozen weights). Parameters with skewed gradients
     break the symmetry.
 
+    Equalise the parameters if the question is whether there is any structure at all: with unequal
+    variances the edge is that of the loudest parameters, where a single one makes a component of
+    its own, and what many quiet ones share is missed. A root mean square does not change under
+    flips, so the level holds as before. It is then another matrix, in which quiet parameters weigh
+    as much as loud ones: `observed` is no longer the spectrum of the trajectory.
+
     Args:
         A: Steps × parameters, as for `gram`.
         center: See `spectrum`.
         normalize: See `spectrum`.
+        equalize: Divide every parameter by its root mean square over the steps (which are
+            normalised before, if at all, and once more after), in two further readings.
         steps: Steps to use, by value (see `spectrum`).
         rule: "edge" or "pairwise".
         n_surrogates: Number of copies R. Each costs a little more than a Gram matrix.
@@ -158,6 +170,10 @@ def flip_rank_test(
             "select more of them."
         )
 
+    equalizers = None
+    if equalize:
+        equalizers = equalizing_factors(matrix, rows, normalize=normalize, memory=memory)
+
     def grams(
         numbers: list[int | None], round_: int, residual: Residual | None = None
     ) -> Iterator[Gram]:
@@ -166,8 +182,10 @@ def flip_rank_test(
                 progress(round_, fraction)
 
         return gram_passes(
-            matrix, rows, numbers, seed=seed, memory=memory, residual=residual, progress=report
-        )
+            matrix, rows, numbers, seed=seed, memory=memory, residual=residual,
+            factors=equalizers,
+            progress=report,
+        )  # fmt: skip
 
     numbers: list[int | None] = list(range(n_surrogates))
     passes = grams([None, *numbers], 0)
@@ -208,7 +226,7 @@ def flip_rank_test(
     return FlipRankTest(
         rank, whole.S, thresholds, surrogates.median(0).values, surrogates, residual_surrogates,
         deflated, deflated_mean, converged, rule, level, whole.steps, center, normalize,
-        whole.n_columns, seed,
+        equalize, whole.n_columns, seed,
     )  # fmt: skip
 
 
@@ -244,9 +262,32 @@ def _row_factors(
 ) -> Float64[Tensor, " T"]:
     """Factors of the rows of a flipped residual that give it, once projected, the data's norms.
 
-    Flipping fills the removed directions again, so a copy is projected like the residual. Noise
-    whose rows have the squared norms x before projecting has (Q∘Q) x after it, with Q the
+    Flipping fills the removed directions again, so a copy is projected like the residual.
+    """
+    wanted = _projected(K, directions).diagonal()
+    x = row_variances(K, directions)
+    return (x / wanted.clamp(min=1e-14 * float(K.diagonal().max()))).sqrt()
+
+
+def row_variances(
+    K: Float64[Tensor, "T T"], directions: Float64[Tensor, "T q"]
+) -> Float64[Tensor, " T"]:
+    """Squared norms of the rows of noise that has, after projecting, the norms of the data.
+
+    Noise whose rows have the squared norms x before projecting has (Q∘Q) x after it, with Q the
     projection: this is solved for x, in steps that keep it positive.
+
+    Args:
+        K: Inner products of the data's rows.
+        directions: Orthonormal directions in time that are projected out.
+
+    Returns:
+        Squared norms x.
+
+    Example:
+        >>> K = torch.diag(torch.tensor([4.0, 1.0])).double()
+        >>> row_variances(K, torch.zeros(2, 0).double())
+        tensor([4., 1.], dtype=torch.float64)
     """
     T = len(K)
     Q = torch.eye(T, dtype=torch.float64) - directions @ directions.T
@@ -254,7 +295,7 @@ def _row_factors(
     x = wanted
     for _ in range(_SOLVER_STEPS):
         x = x * wanted / (Q**2 @ x)
-    return (x / wanted).sqrt()
+    return x
 
 
 def _matched(

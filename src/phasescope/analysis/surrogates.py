@@ -94,6 +94,7 @@ def gram_passes(
     seed: int,
     memory: int,
     residual: Residual | None = None,
+    factors: Float[Tensor, " P"] | None = None,
     progress: Callable[[float], None] | None = None,
 ) -> Iterator[Gram]:
     """Gram matrices of flipped copies of some rows, as many in one pass as the memory holds.
@@ -105,6 +106,7 @@ def gram_passes(
         seed: Seed of the signs.
         memory: Bytes of a pass.
         residual: Flips what this leaves of the rows, not the rows.
+        factors: Of every column, on the device; before the residual is formed.
         progress: Called with the fraction that is done.
 
     Yields:
@@ -124,7 +126,7 @@ def gram_passes(
                 progress((done + n * fraction) / len(surrogates))
 
         width = _aligned(matrix, matrix.width(memory, reserved=reserved))
-        yield from _one_pass(matrix, rows, group, seed, width, residual, report)
+        yield from _one_pass(matrix, rows, group, seed, width, residual, factors, report)
         done += len(group)
 
 
@@ -142,6 +144,7 @@ def _one_pass(
     seed: int,
     width: int,
     residual: Residual | None,
+    factors: Float[Tensor, " P"] | None,
     report: Callable[[float], None],
 ) -> list[Gram]:
     T, device, dtype = len(rows), matrix.device, matrix.dtype
@@ -160,6 +163,9 @@ def _one_pass(
                 if selected is not None:
                     Y = prepared[: T * part.shape[1]].view(T, part.shape[1])
                     torch.index_select(part, 0, selected, out=Y)
+                if factors is not None:
+                    out = prepared[: T * part.shape[1]].view(T, part.shape[1])
+                    Y = torch.mul(Y, factors[column : column + part.shape[1]], out=out)
                 if weights is not None:
                     Y = _remainder(Y, weights, prepared[: Y.numel()].view(Y.shape))
                 out = flipped[: Y.numel()].view(Y.shape)

@@ -1,4 +1,4 @@
-"""The variance of every parameter over the steps, in one pass over the matrix.
+"""The size of every parameter over the steps, in one or two passes over the matrix.
 
 Letters: T steps (rows), P parameters (columns).
 """
@@ -6,10 +6,10 @@ Letters: T steps (rows), P parameters (columns).
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float32
+from jaxtyping import Float, Float32, Int64
 from torch import Tensor
 
-from phasescope.analysis.columns import StepMatrix, source
+from phasescope.analysis.columns import Source, StepMatrix, source
 from phasescope.analysis.products import SUB_BLOCK
 from phasescope.analysis.selection import select_steps
 from phasescope.analysis.spectrum import Spectrum
@@ -69,3 +69,36 @@ def parameter_variances(
                 X -= X.mean(0)
             variances[start + first : start + first + X.shape[1]] = (X**2).sum(0) / n
     return variances
+
+
+def equalizing_factors(
+    matrix: Source, rows: Int64[Tensor, " n"], *, normalize: bool, memory: int
+) -> Float[Tensor, " P"]:
+    """One over the root mean square of every parameter over some rows; 0 where that is zero.
+
+    Args:
+        matrix: The source.
+        rows: Row numbers.
+        normalize: Whether rows are first divided by their norms, which takes a pass of its own.
+        memory: Bytes for the buffers of a pass.
+
+    Returns:
+        Factors on the source's device. Their product with the columns has root mean square one.
+    """
+    width = matrix.width(memory, reserved=2 * len(rows) * min(SUB_BLOCK, matrix.n_columns) * 8)
+    scale = torch.ones(len(rows), dtype=torch.float64)
+    if normalize:
+        squares = torch.zeros(len(rows), dtype=torch.float64)
+        for _, block in matrix.blocks(width):
+            for part in block.split(SUB_BLOCK, dim=1):
+                squares += part[rows.to(block.device)].square().sum(1).to(squares)
+        scale = torch.where(squares > 0, squares.rsqrt(), 0.0)
+    weights = scale[:, None].to(matrix.device, matrix.dtype)
+    factors = torch.empty(matrix.n_columns, dtype=matrix.dtype, device=matrix.device)
+    for start, block in matrix.blocks(width):
+        for first in range(0, block.shape[1], SUB_BLOCK):
+            X = block[:, first : first + SUB_BLOCK][rows.to(block.device)] * weights
+            means = X.square().mean(0).sqrt()
+            found = torch.where(means > 0, 1 / means, 0.0)
+            factors[start + first : start + first + X.shape[1]] = found
+    return factors

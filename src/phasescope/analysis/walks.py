@@ -193,7 +193,9 @@ def walk_null(
         generator = np.random.default_rng(seed)
         factors = (wishart_factor(len(K), n_dimensions, generator) for _ in range(n_draws))
         # Noise of d dimensions has d times the energy of one: rows of Z have norm one on average.
-        draws = torch.stack([walk_values((B := C @ L) @ B.T / n_dimensions, center) for L in factors])
+        draws = torch.stack(
+            [walk_values((B := C @ L) @ B.T / n_dimensions, center) for L in factors]
+        )
         draws = draws[:, : min(len(K), n_dimensions)]
     vectors = expected_time_vectors(K, center, draws.shape[1])
     return WalkNull(draws.median(0).values, draws, vectors, steps.clone(), center, False)
