@@ -69,7 +69,7 @@ def whitened_gram(
         >>> A = torch.randn(60, 5000, generator=generator) * sigma
         >>> plain = spectrum(gram(A), center="steps")
         >>> white = spectrum(whitened_gram(A, plain, 0), center="steps")
-        >>> round(float(white.S[0]) / (5000**0.5 + 59**0.5), 2)  # the edge of noise
+        >>> round(float(white.S[0]) / (5000**0.5 + 59**0.5), 1)  # the edge of noise
         1.0
 
     References:
