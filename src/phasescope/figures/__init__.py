@@ -1,15 +1,25 @@
 """Results drawn with plotly; nothing is computed here beyond what is visual."""
 
+from phasescope.figures.alternatives import (
+    DirectionCurve,
+    DirectionPanel,
+    curves_by_directions,
+    losses_over_steps,
+)
 from phasescope.figures.counts import SettingCounts, counts_against_dropped_steps, counts_by_setting
 from phasescope.figures.curves import metrics_over_time, norms_over_time, training_curves
 from phasescope.figures.residuals import ResidualCurve, residual_curve
 from phasescope.figures.spectra import scree, time_vectors
 
 __all__ = [
+    "DirectionCurve",
+    "DirectionPanel",
     "ResidualCurve",
     "SettingCounts",
     "counts_against_dropped_steps",
     "counts_by_setting",
+    "curves_by_directions",
+    "losses_over_steps",
     "metrics_over_time",
     "norms_over_time",
     "residual_curve",

@@ -8,7 +8,7 @@ leading directions are taken, and the model is trained again with every update p
 after the fact (offline). Always beside it: the complement, k random directions, k directions of a
 run with another order or another initialisation, and k directions of gradients at frozen weights.
 
-Differences from the source: it names no network and no optimizer, so a small MLP 784-64-10 is
+Differences from the source: it names no network and no optimizer, so a small MLP 784-32-10 is
 trained for 1,000 steps (about one epoch) with SGD .1 and with Adam 1e-3; for Adam, whose update is
 not linear in the gradient, the updates are decomposed and projected, which for SGD is the same as
 the gradients. The random subspaces are those of Li et al. [2], but trained as long and with the

@@ -36,7 +36,7 @@ class Config:
     """One training and all its replays."""
 
     dataset: Literal["auto", "mnist", "digits"] = "auto"  # auto: MNIST when it can be had
-    hidden: int = 64  # units of the hidden layer
+    hidden: int = 32  # units of the hidden layer
     optimizer: Literal["sgd", "adam"] = "sgd"
     learning_rate: float = 0.1
     batch_size: int = 64
