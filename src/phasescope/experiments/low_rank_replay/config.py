@@ -70,9 +70,17 @@ def ks_of(config: Config) -> tuple[int, ...]:
 
 
 def setting(config: Config) -> str:
-    """The setting of a run without its seed: ``SGD 0.1``."""
+    """The setting of a run without its seed: ``SGD 0.1``; other sizes are added."""
     name = {"sgd": "SGD", "adam": "Adam"}[config.optimizer]
-    return f"{name} {config.learning_rate:g}"
+    said = f"{name} {config.learning_rate:g}"
+    for field, unit in (
+        ("hidden", "hidden units"),
+        ("batch_size", "a batch"),
+        ("n_steps", "steps"),
+    ):
+        if getattr(config, field) != getattr(DEFAULT, field):
+            said += f", {getattr(config, field):g} {unit}"
+    return said
 
 
 def setting_of(result: Results) -> str:
