@@ -73,7 +73,11 @@ class Coordinates:
         Args:
             values: For all pairs of tokens, such as activations.
         """
-        return values[self.left.to(values.device)][:, self.right.to(values.device)]
+        left, right = self.left.to(values.device), self.right.to(values.device)
+        places = torch.arange(values.shape[0], device=values.device)
+        if values.shape[0] == values.shape[1] and torch.equal(left, places):
+            return values if torch.equal(right, places) else values[:, right]
+        return values[left[:, None], right]
 
     def on_logits(self, logits: Shaped[Tensor, "a b c"]) -> Shaped[Tensor, "n n n"]:
         """Logits for every pair of operands and every result, in the order of the places.

@@ -1,0 +1,109 @@
+"""What a network computes for every pair of tokens, as tensors.
+
+Letters: a, b tokens of the operands, c of the results; h heads, x positions of the context,
+m neurons, d d_model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from phasescope.models.pair_forward import pair_logits
+from phasescope.models.pair_transformer import PairTransformer
+
+
+@dataclass(frozen=True, eq=False)
+class Observation:
+    """Weights and activations of a one-layer network of pairs, in the order of the tokens."""
+
+    logits: Float[Tensor, "a b c"]
+    """Logits of every pair, that of "=" left out."""
+    pre: Float[Tensor, "a b m"]
+    """Inputs of the neurons at the last position."""
+    mid: Float[Tensor, "a b m"]
+    """Outputs of the activation."""
+    post: Float[Tensor, "a b m"]
+    """What W_out reads: behind the MLP's LayerNorm, if it has one."""
+    pattern: Float[Tensor, "a b h x"]
+    """Attention of the last position to every position."""
+    W_E: Float[Tensor, "a d"]
+    """Embedding, "=" left out."""
+    W_L: Float[Tensor, "m c"]
+    """Neuron-to-logit map W_out W_U, "=" left out."""
+    params: Mapping[str, Float[Tensor, "..."]]
+    """All parameters by name."""
+
+
+def observe(model: PairTransformer, *, dtype: torch.dtype = torch.float64) -> Observation:
+    """Run a transformer of pairs on all pairs, and keep what is measured.
+
+    Args:
+        model: The network; it is not changed.
+        dtype: What to compute in. The weights are what they are; in float64 their function is known
+            to more digits than a loss of 1e-8 needs.
+
+    Returns:
+        Weights and activations of the last layer at the last position.
+
+    Example:
+        >>> from phasescope.models import PairTransformer
+        >>> seen = observe(PairTransformer(5, d_model=8, n_heads=2, d_mlp=16))
+        >>> seen.logits.shape, seen.post.shape, seen.W_L.shape
+        (torch.Size([5, 5, 5]), torch.Size([5, 5, 16]), torch.Size([16, 5]))
+    """
+    p, last = model.n_tokens, f"blocks.{model.shape.n_layers - 1}"
+    params = {name: w.detach().to(dtype) for name, w in model.named_parameters()}
+    hooks = ("attn.hook_pattern", "mlp.hook_pre", "mlp.hook_mid", "mlp.hook_post")
+    kept: dict[str, Tensor] = {}
+
+    def keep(name: str, value: Tensor) -> None:
+        if name.removeprefix(f"{last}.") in hooks:
+            kept[name.rpartition("hook_")[2]] = value.unflatten(0, (p, p))
+
+    with torch.no_grad():
+        logits = pair_logits(params, model.all_pairs(), model.shape, keep)
+        W_L = params[f"{last}.mlp.W_out"] @ params["unembed.W_U"][:, :p]
+    W_E = params["embed.W_E"][:p]
+    return Observation(
+        logits=logits[:, :p].unflatten(0, (p, p)), W_E=W_E, W_L=W_L, params=params, **kept
+    )
+
+
+def logits_from_embeddings(
+    model: PairTransformer, *, dtype: torch.dtype = torch.float64
+) -> Callable[[Tensor, Tensor], Tensor]:
+    """The network as a function of the operands' embeddings, for `gradient_symmetricity`.
+
+    Args:
+        model: The network; later changes of its weights do not show.
+        dtype: What to compute in.
+
+    Returns:
+        A function of embeddings of a and of b, both [pairs, d_model] and before the positional
+        embedding; it gives the logits of the pairs, that of "=" left out.
+
+    Example:
+        >>> from phasescope.models import PairTransformer
+        >>> model = PairTransformer(5, d_model=8, n_heads=2, d_mlp=16)
+        >>> W_E = model.W_E.double()
+        >>> logits_from_embeddings(model)(W_E[:2], W_E[3:5]).shape
+        torch.Size([2, 5])
+    """
+    import dataclasses
+
+    params = {name: w.detach().to(dtype).clone() for name, w in model.named_parameters()}
+    p = model.n_tokens
+
+    def function(E_a: Tensor, E_b: Tensor) -> Tensor:
+        n = len(E_a)
+        tokens = torch.cat([E_a.to(dtype), E_b.to(dtype), params["embed.W_E"][p:]])
+        pairs = torch.stack([torch.arange(n), torch.arange(n) + n], 1).to(tokens.device)
+        shape = dataclasses.replace(model.shape, n_tokens=2 * n)
+        return pair_logits(params | {"embed.W_E": tokens}, pairs, shape)[:, :p]
+
+    return function
