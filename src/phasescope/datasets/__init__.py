@@ -24,6 +24,11 @@ from phasescope.datasets.images import (
 )
 from phasescope.datasets.modular import Split, Task, group_task, modular_task, split_pairs
 from phasescope.datasets.residues import discrete_logarithms, primitive_root
+from phasescope.datasets.sparse_features import (
+    SparseFeatures,
+    feature_directions,
+    feature_frequencies,
+)
 
 __all__ = [
     "Coordinates",
@@ -31,6 +36,7 @@ __all__ = [
     "FiniteGroup",
     "ImageSet",
     "ShuffledBatches",
+    "SparseFeatures",
     "Split",
     "Task",
     "alternating_group",
@@ -40,6 +46,8 @@ __all__ = [
     "cyclic_group",
     "dihedral_group",
     "discrete_logarithms",
+    "feature_directions",
+    "feature_frequencies",
     "group_task",
     "load_digits_images",
     "load_images",

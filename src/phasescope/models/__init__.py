@@ -9,6 +9,12 @@ from phasescope.models.activations import (
 )
 from phasescope.models.convnet import ConvNet
 from phasescope.models.evaluation import evaluating
+from phasescope.models.feature_model import (
+    FeatureLoss,
+    feature_outputs,
+    initial_feature_model,
+    single_feature_activations,
+)
 from phasescope.models.grokking_checkpoints import (
     load_grokking_checkpoint,
     pair_transformer_from_state,
@@ -21,15 +27,19 @@ __all__ = [
     "ACTIVATIONS",
     "MLP",
     "ConvNet",
+    "FeatureLoss",
     "PairActivations",
     "PairTransformer",
     "activation_function",
     "evaluating",
+    "feature_outputs",
     "gelu_fast",
     "gelu_new",
+    "initial_feature_model",
     "load_grokking_checkpoint",
     "pair_transformer_from_state",
     "save_pair_transformer",
     "seeded",
+    "single_feature_activations",
     "solu",
 ]
