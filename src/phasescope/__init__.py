@@ -3,6 +3,13 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from phasescope.analysis.alignment import (
+    alignments,
+    mode_strengths,
+    principal_angles,
+    relative_spread,
+)
+from phasescope.analysis.bumps import Bumps, contested, find_bumps, other_targets
 from phasescope.analysis.edges import (
     NoiseEdges,
     edge_p_values,
@@ -14,6 +21,16 @@ from phasescope.analysis.edges import (
 from phasescope.analysis.flips import FlipRankTest, flip_rank_test
 from phasescope.analysis.frozen import FrozenComparison, compare_with_frozen, effective_dimension
 from phasescope.analysis.gram import Gram, gram
+from phasescope.analysis.growth import (
+    RankOneState,
+    balanced_growth,
+    conserved_matrix,
+    half_time,
+    rank_one_flow,
+    rank_one_state,
+    saxe_mode,
+)
+from phasescope.analysis.growth_fit import FittedGrowth, GrowthComparison, compare_growth
 from phasescope.analysis.intervals import Interval, interval
 from phasescope.analysis.located import LocatedComponents, located_components
 from phasescope.analysis.paths import increment_gram, path_p_values, path_walk_null
@@ -35,6 +52,7 @@ from phasescope.analysis.ranks import (
     rank_summary,
     stable_rank,
 )
+from phasescope.analysis.rates import SCurves, first_crossing, s_curves
 from phasescope.analysis.residuals import heldout_residuals, mean_alignment, subspace_overlap
 from phasescope.analysis.spectrum import (
     NormNull,
@@ -56,6 +74,7 @@ from phasescope.analysis.superposition import (
 )
 from phasescope.analysis.surrogates import flipped_grams
 from phasescope.analysis.tracy_widom import tracy_widom_cdf, tracy_widom_quantile
+from phasescope.analysis.turning import TurningPoints, turning_points
 from phasescope.analysis.variances import parameter_variances
 from phasescope.analysis.walks import (
     WalkNull,
@@ -79,12 +98,15 @@ if TYPE_CHECKING:
     from phasescope import figures, report
 
 __all__ = [
+    "Bumps",
     "Component",
     "CountSketch",
     "FeatureStates",
+    "FittedGrowth",
     "FlipRankTest",
     "FrozenComparison",
     "Gram",
+    "GrowthComparison",
     "Interval",
     "LocatedComponents",
     "NoiseEdges",
@@ -92,19 +114,27 @@ __all__ = [
     "ParameterTable",
     "ProfileStatistic",
     "Projection",
+    "RankOneState",
     "RankSummary",
     "Recorder",
     "Run",
+    "SCurves",
     "Schedule",
     "Series",
     "Spectrum",
     "Structure",
     "Subspace",
     "TimeProfiles",
+    "TurningPoints",
     "WalkNull",
+    "alignments",
     "at",
+    "balanced_growth",
+    "compare_growth",
     "compare_with_frozen",
     "components",
+    "conserved_matrix",
+    "contested",
     "count_above",
     "dead_neurons",
     "degenerate_groups",
@@ -120,10 +150,13 @@ __all__ = [
     "feature_dimensionality",
     "feature_states",
     "figures",
+    "find_bumps",
+    "first_crossing",
     "flip_rank_test",
     "flipped_grams",
     "gavish_donoho",
     "gram",
+    "half_time",
     "heldout_residuals",
     "increment_gram",
     "interference",
@@ -135,20 +168,28 @@ __all__ = [
     "mean_alignment",
     "mono_fraction",
     "neuron_selectivity",
+    "mode_strengths",
     "noise_edges",
     "noise_scale",
     "norm_null",
     "open_run",
+    "other_targets",
     "parameter_variances",
     "parameter_vectors",
     "participation_ratio",
     "path_p_values",
     "path_walk_null",
+    "principal_angles",
     "project",
     "random_walk_time_vectors",
     "random_walk_values",
+    "rank_one_flow",
+    "rank_one_state",
     "rank_summary",
+    "relative_spread",
     "report",
+    "s_curves",
+    "saxe_mode",
     "spectrum",
     "stable_rank",
     "structure",
@@ -156,6 +197,7 @@ __all__ = [
     "time_profiles",
     "tracy_widom_cdf",
     "tracy_widom_quantile",
+    "turning_points",
     "walk_null",
     "whitened_gram",
 ]

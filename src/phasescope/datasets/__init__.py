@@ -22,6 +22,7 @@ from phasescope.datasets.images import (
     load_images,
     load_mnist,
 )
+from phasescope.datasets.low_rank import LowRankTargets, low_rank_targets
 from phasescope.datasets.modular import Split, Task, group_task, modular_task, split_pairs
 from phasescope.datasets.residues import discrete_logarithms, primitive_root
 from phasescope.datasets.sparse_features import (
@@ -35,6 +36,7 @@ __all__ = [
     "CyclicFactors",
     "FiniteGroup",
     "ImageSet",
+    "LowRankTargets",
     "ShuffledBatches",
     "SparseFeatures",
     "Split",
@@ -52,6 +54,7 @@ __all__ = [
     "load_digits_images",
     "load_images",
     "load_mnist",
+    "low_rank_targets",
     "modular_coordinates",
     "modular_task",
     "primitive_root",

@@ -20,6 +20,7 @@ from phasescope.models.grokking_checkpoints import (
     pair_transformer_from_state,
     save_pair_transformer,
 )
+from phasescope.models.factorization import Factorization, initial_factors
 from phasescope.models.mlp import MLP, seeded
 from phasescope.models.pair_transformer import PairActivations, PairTransformer
 
@@ -43,3 +44,4 @@ __all__ = [
     "single_feature_activations",
     "solu",
 ]
+__all__ = ["MLP", "ConvNet", "Factorization", "evaluating", "initial_factors", "seeded"]

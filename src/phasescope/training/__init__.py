@@ -1,5 +1,12 @@
 """How the experiments train."""
 
+from phasescope.training.ensemble_optimizers import (
+    EnsembleAdam,
+    EnsembleOptimizer,
+    EnsembleSGD,
+    per_seed,
+)
+from phasescope.training.ensembles import EnsembleGradients, ensemble_gradients, train_ensemble
 from phasescope.training.frozen import frozen_gradients
 from phasescope.training.loop import accuracy, class_losses, train
 from phasescope.training.transform import Transform, transform_gradients, transformed_updates
@@ -12,4 +19,14 @@ __all__ = [
     "train",
     "transform_gradients",
     "transformed_updates",
+    "EnsembleAdam",
+    "EnsembleGradients",
+    "EnsembleOptimizer",
+    "EnsembleSGD",
+    "accuracy",
+    "ensemble_gradients",
+    "frozen_gradients",
+    "per_seed",
+    "train",
+    "train_ensemble",
 ]

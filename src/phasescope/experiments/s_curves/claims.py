@@ -1,0 +1,28 @@
+"""The claims E1-E12 over all settings; their rules were committed before the seeds ran."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from phasescope.experiments.s_curves import contests, plateaus, softmax
+from phasescope.experiments.s_curves.config import Results
+from phasescope.experiments.s_curves.evidence import Evidence, not_tested
+from phasescope.report import Claim
+
+
+def claims(results: Sequence[Results]) -> list[Claim]:
+    """The claims that these batches settle; those whose settings were not run are not tested.
+
+    Args:
+        results: Batches of one or more settings.
+    """
+    evidence = Evidence(results)
+    rules = (*plateaus.RULES, *contests.RULES, *softmax.RULES)
+    found = [rule.claim(evidence) for rule in rules]
+    found.append(
+        not_tested(
+            softmax.SUBCIRCUIT,
+            "The comparison is tested on planted series; it waits for the grokking runs.",
+        )
+    )
+    return sorted(found, key=lambda claim: int(claim.id[1:]))

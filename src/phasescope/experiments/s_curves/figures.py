@@ -1,0 +1,6 @@
+"""Figures."""
+
+
+def figures(results):
+    """To come."""
+    return {}

@@ -1,0 +1,160 @@
+"""Matrix factorization Z = X Yᵀ of many seeds at once, with its gradients written out.
+
+Axes: seed, rows and columns (both of length d), rank.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+FactorLoss = Literal["squared_error", "cross_entropy", "softmax_squared_error"]
+Balance = Literal["random", "balanced"]
+_INITIAL = 1  # the random stream of initial values; targets draw from stream 0
+
+
+def initial_factors(
+    seeds: Sequence[int],
+    *,
+    d: int,
+    rank: int,
+    scale: float = 1.0,
+    balance: Balance = "random",
+    imbalance: float = 1.0,
+) -> dict[str, Tensor]:
+    r"""Initial factors "X" and "Y": entries from $N(0, \mathrm{scale}^2/d)$, in float64 on the CPU.
+
+    A seed draws the same numbers whatever the other settings: `scale`, `balance` and `imbalance`
+    change what is made of them, so that settings can be compared seed by seed.
+
+    Args:
+        seeds: One start each.
+        d: Rows of X and of Y.
+        rank: Columns of X and of Y, between 1 and d.
+        scale: Length of a column, about.
+        balance: "balanced" replaces Y by $Y (Y^\top Y)^{-1/2} (X^\top X)^{1/2}$, so that the
+            conserved matrix $X^\top X - Y^\top Y$ is zero; "random" leaves it as drawn.
+        imbalance: X is multiplied by this and Y divided by it: Z stays, the conserved matrix grows.
+
+    Returns:
+        The factors, seed × d × rank each.
+
+    Raises:
+        ValueError: There is no seed, the rank is not between 1 and d, or `scale` or `imbalance` is
+            not positive.
+
+    Example:
+        >>> start = initial_factors([0, 1], d=8, rank=2, balance="balanced")
+        >>> torch.allclose(start["X"].mT @ start["X"], start["Y"].mT @ start["Y"])
+        True
+    """
+    if not seeds:
+        raise ValueError("at least one seed is needed, but there is none. Pass seeds=[0, 1, ...].")
+    if not 1 <= rank <= d:
+        raise ValueError(f"the rank of d = {d} factors must be between 1 and {d}, not {rank}.")
+    for name, value in (("scale", scale), ("imbalance", imbalance)):
+        if not value > 0:
+            raise ValueError(f"{name} must be positive, but it is {value}.")
+    drawn = [
+        np.random.default_rng([seed, _INITIAL]).standard_normal((2, d, rank)) for seed in seeds
+    ]
+    X, Y = torch.from_numpy(np.stack(drawn, axis=1)) * (scale / d**0.5)
+    if balance == "balanced":
+        Y = Y @ _root(Y.mT @ Y, -0.5) @ _root(X.mT @ X, 0.5)
+    return {"X": (X * imbalance).contiguous(), "Y": (Y / imbalance).contiguous()}
+
+
+def _root(matrix: Tensor, power: float) -> Tensor:
+    """A power of symmetric positive definite matrices."""
+    values, vectors = torch.linalg.eigh(matrix)
+    return vectors @ (values.pow(power).unsqueeze(-1) * vectors.mT)
+
+
+class Factorization:
+    r"""Loss and gradients of $Z = X Y^\top$ against one target per seed, without autograd.
+
+    - "squared_error": $\frac12 \lVert C - Z \rVert_F^2$, a sum, not a mean.
+    - "cross_entropy": $\mathrm{KL}(P \,\Vert\, Q) = \sum P (\ln P - \ln Q)$ in nats, with
+      $P = \mathrm{softmax}(\mathrm{vec}\, C / T)$ and $Q = \mathrm{softmax}(\mathrm{vec}\, Z / T)$
+      over all $d^2$ entries: the cross-entropy minus its smallest value. Zero if and only if Z is C
+      plus a constant. Computed as $\sum (Q - P - P \ln(Q/P))$, in float32 to about 1e-7 nats, where
+      the difference of two entropies would be known to 1e-6.
+    - "softmax_squared_error": $\frac12 \lVert P - Q \rVert^2$.
+
+    With $G = \partial L / \partial Z$ the gradients are $G Y$ and $G^\top X$. An instance is called
+    by `train_ensemble`; the gradients that it returns are written over by its next call.
+
+    Args:
+        targets: The matrices C.
+        loss: Which loss.
+        temperature: T of the softmax; squared error has none.
+
+    Raises:
+        ValueError: If the temperature is not positive, or given to the squared error.
+
+    Example:
+        >>> C = torch.eye(2).expand(1, 2, 2)
+        >>> params = {"X": torch.ones(1, 2, 1), "Y": torch.ones(1, 2, 1)}
+        >>> loss, grads = Factorization(C)(params, 0)
+        >>> loss.item(), grads["X"].flatten().tolist()
+        (1.0, [1.0, 1.0])
+    """
+
+    def __init__(
+        self,
+        targets: Float[Tensor, "seed rows columns"],
+        loss: FactorLoss = "squared_error",
+        *,
+        temperature: float = 1.0,
+    ) -> None:
+        if not temperature > 0:
+            raise ValueError(f"the temperature must be positive, but it is {temperature}.")
+        if loss == "squared_error" and temperature != 1:
+            raise ValueError(
+                f"the squared error has no temperature, but got {temperature}. Leave it at 1, or "
+                "take loss='cross_entropy'."
+            )
+        self.targets, self.loss, self.temperature = targets.contiguous(), loss, temperature
+        self._log_p: Tensor | None = None
+        if loss != "squared_error":
+            self._log_p = torch.log_softmax(targets.flatten(1) / temperature, 1).view_as(targets)
+            self._p = self._log_p.exp()
+        self._product = torch.empty_like(self.targets)
+        self._buffers: dict[str, Tensor] = {}
+
+    def __call__(
+        self, params: Mapping[str, Tensor], step: int = 0
+    ) -> tuple[Float[Tensor, " seed"], dict[str, Tensor]]:
+        """Loss and gradients of every seed."""
+        X, Y = params["X"], params["Y"]
+        Z = torch.bmm(X, Y.mT, out=self._product)
+        if self.loss == "squared_error":
+            G = Z.sub_(self.targets)
+            loss = G.flatten(1).norm(dim=1).square_().mul_(0.5)
+        else:
+            loss, G = self._softmax(Z)
+        if not self._buffers or self._buffers["X"].shape != X.shape:
+            self._buffers = {"X": torch.empty_like(X), "Y": torch.empty_like(Y)}
+        torch.bmm(G, Y, out=self._buffers["X"])
+        torch.bmm(G.mT, X, out=self._buffers["Y"])
+        return loss, self._buffers
+
+    def _softmax(self, Z: Tensor) -> tuple[Tensor, Tensor]:
+        """Loss and its gradient with respect to Z, of the losses that look through a softmax."""
+        assert self._log_p is not None
+        log_q = torch.log_softmax(Z.div_(self.temperature).flatten(1), 1).view_as(Z)
+        Q = torch.exp(log_q, out=Z)
+        if self.loss == "cross_entropy":
+            log_ratio = log_q.sub_(self._log_p)
+            G = Q.sub_(self._p)
+            loss = (G - self._p * log_ratio).flatten(1).sum(1)
+            return loss, G.div_(self.temperature)
+        difference = Q - self._p
+        loss = difference.flatten(1).square().sum(1).mul_(0.5)
+        mean = (Q * difference).flatten(1).sum(1).view(-1, 1, 1)
+        return loss, difference.sub_(mean).mul_(Q).div_(self.temperature)
