@@ -93,7 +93,7 @@ SMALL = {
     (100, 0.1): replace(GD[100], init_scale=0.1, n_steps=600, record_every=4),
 }
 BALANCED = {rank: replace(GD[rank], balance="balanced") for rank in (1, 2, 10)}
-UNBALANCED = {rank: replace(GD[rank], imbalance=3.0) for rank in (1, 2, 10)}
+UNBALANCED = {rank: replace(GD[rank], imbalance=2.0, n_steps=1000) for rank in (1, 2, 10)}
 GRID = tuple(
     dict.fromkeys(
         config
@@ -192,8 +192,11 @@ def for_storage(results: Sequence[Results]) -> list[dict[str, Any]]:
 
 def summary(result: Results) -> dict[str, float]:
     """The numbers of a batch that a sweep shows: medians over its seeds."""
+    named = {"steps to 1%": "t1", "S-ratio": "s_ratio", "bumps": "bumps"}
+    found = {shown: per_seed([result], name) for shown, name in named.items()}
     return {
-        "steps to 1%": float(np.nanmedian(per_seed([result], "t1"))),
-        "S-ratio": float(np.nanmedian(per_seed([result], "s_ratio"))),
-        "bumps": float(np.nanmean(per_seed([result], "bumps"))),
+        shown: float(np.median(values[np.isfinite(values)]))
+        if np.isfinite(values).any()
+        else np.nan
+        for shown, values in found.items()
     }

@@ -181,7 +181,7 @@ def _e11(e: Evidence) -> Finding:
         "median S-ratio from start x1 to x.1 "
         + ", ".join(f"rank {r} {a:.3g} to {b:.3g}" for r, (a, b) in ranks.items())
         + f", full rank {full[1.0]:.3g}, {full[0.3]:.3g} (x.3) and {full[0.1]:.3g} (x.1). Median "
-        "steps to 1%, balanced / as drawn / |X| 9 times |Y|: "
+        "steps to 1%, balanced / as drawn / |X| 4 times |Y|: "
         + ", ".join(f"rank {r} " + " / ".join(f"{t:.0f}" for t in ts) for r, ts in balance.items())
         + ".",
     )
