@@ -8,6 +8,13 @@ from phasescope.figures.alternatives import (
 )
 from phasescope.figures.counts import SettingCounts, counts_against_dropped_steps, counts_by_setting
 from phasescope.figures.curves import metrics_over_time, norms_over_time, training_curves
+from phasescope.figures.growth import (
+    SeedCurves,
+    SettingValues,
+    alignment_over_training,
+    seed_curves,
+    values_by_setting,
+)
 from phasescope.figures.residuals import ResidualCurve, residual_curve
 from phasescope.figures.spectra import scree, time_vectors
 
@@ -15,7 +22,10 @@ __all__ = [
     "DirectionCurve",
     "DirectionPanel",
     "ResidualCurve",
+    "SeedCurves",
     "SettingCounts",
+    "SettingValues",
+    "alignment_over_training",
     "counts_against_dropped_steps",
     "counts_by_setting",
     "curves_by_directions",
@@ -24,6 +34,8 @@ __all__ = [
     "norms_over_time",
     "residual_curve",
     "scree",
+    "seed_curves",
     "time_vectors",
     "training_curves",
+    "values_by_setting",
 ]
