@@ -73,7 +73,7 @@ def seed_curves(panels: Sequence[SeedCurves], floor: float = 1e-4) -> go.Figure:
         for trace in _panel_traces(panel, floor):
             trace.showlegend = trace.name not in named
             trace.legendgroup = trace.name
-            named.add(trace.name)
+            named.add(str(trace.name))
             figure.add_trace(trace, **place)
         figure.update_xaxes(title_text="step", **place)
         axis = log_axis(floor, 1.6, 230)
