@@ -287,7 +287,7 @@ def saxe_mode(
         ValueError: If `s` is not positive or `a0` is negative.
 
     Example:
-        >>> times = torch.tensor([0.0, 4.605, 50.0]).double()
+        >>> times = torch.tensor([0.0, 4.6051, 50.0]).double()
         >>> [round(a, 4) for a in saxe_mode(times, s=1.0, a0=1e-4).tolist()]
         [0.0001, 0.5, 1.0]
 

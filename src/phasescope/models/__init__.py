@@ -9,6 +9,7 @@ from phasescope.models.activations import (
 )
 from phasescope.models.convnet import ConvNet
 from phasescope.models.evaluation import evaluating
+from phasescope.models.factorization import Factorization, initial_factors
 from phasescope.models.feature_model import (
     FeatureLoss,
     feature_outputs,
@@ -20,7 +21,6 @@ from phasescope.models.grokking_checkpoints import (
     pair_transformer_from_state,
     save_pair_transformer,
 )
-from phasescope.models.factorization import Factorization, initial_factors
 from phasescope.models.mlp import MLP, seeded
 from phasescope.models.pair_transformer import PairActivations, PairTransformer
 

@@ -12,21 +12,18 @@ from phasescope.training.loop import accuracy, class_losses, train
 from phasescope.training.transform import Transform, transform_gradients, transformed_updates
 
 __all__ = [
-    "Transform",
-    "accuracy",
-    "class_losses",
-    "frozen_gradients",
-    "train",
-    "transform_gradients",
-    "transformed_updates",
     "EnsembleAdam",
     "EnsembleGradients",
     "EnsembleOptimizer",
     "EnsembleSGD",
+    "Transform",
     "accuracy",
+    "class_losses",
     "ensemble_gradients",
     "frozen_gradients",
     "per_seed",
     "train",
     "train_ensemble",
+    "transform_gradients",
+    "transformed_updates",
 ]
