@@ -28,6 +28,7 @@ __all__ = [
     "ACTIVATIONS",
     "MLP",
     "ConvNet",
+    "Factorization",
     "FeatureLoss",
     "PairActivations",
     "PairTransformer",
@@ -36,6 +37,7 @@ __all__ = [
     "feature_outputs",
     "gelu_fast",
     "gelu_new",
+    "initial_factors",
     "initial_feature_model",
     "load_grokking_checkpoint",
     "pair_transformer_from_state",
@@ -44,4 +46,3 @@ __all__ = [
     "single_feature_activations",
     "solu",
 ]
-__all__ = ["MLP", "ConvNet", "Factorization", "evaluating", "initial_factors", "seeded"]
