@@ -7,6 +7,7 @@ from phasescope.models.activations import (
     gelu_new,
     solu,
 )
+from phasescope.models.analytic import analytic_pair_transformer
 from phasescope.models.convnet import ConvNet
 from phasescope.models.evaluation import evaluating
 from phasescope.models.factorization import Factorization, initial_factors
@@ -22,7 +23,9 @@ from phasescope.models.grokking_checkpoints import (
     save_pair_transformer,
 )
 from phasescope.models.mlp import MLP, seeded
+from phasescope.models.pair_ensemble import PairEnsemble
 from phasescope.models.pair_transformer import PairActivations, PairTransformer
+from phasescope.models.quadratic import QuadraticMLP, analytic_quadratic_mlp
 
 __all__ = [
     "ACTIVATIONS",
@@ -31,8 +34,12 @@ __all__ = [
     "Factorization",
     "FeatureLoss",
     "PairActivations",
+    "PairEnsemble",
     "PairTransformer",
+    "QuadraticMLP",
     "activation_function",
+    "analytic_pair_transformer",
+    "analytic_quadratic_mlp",
     "evaluating",
     "feature_outputs",
     "gelu_fast",

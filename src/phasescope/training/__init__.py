@@ -6,9 +6,19 @@ from phasescope.training.ensemble_optimizers import (
     EnsembleSGD,
     per_seed,
 )
+from phasescope.training.ensemble_steps import EnsembleSteps
 from phasescope.training.ensembles import EnsembleGradients, ensemble_gradients, train_ensemble
 from phasescope.training.frozen import frozen_gradients
+from phasescope.training.full_batch import (
+    TrainingCurves,
+    cross_entropy_float32,
+    cross_entropy_float64,
+    squared_error,
+    train_full_batch,
+)
 from phasescope.training.loop import accuracy, class_losses, train
+from phasescope.training.rates import LearningRate
+from phasescope.training.rejecting import Rejecting
 from phasescope.training.transform import Transform, transform_gradients, transformed_updates
 
 __all__ = [
@@ -16,14 +26,22 @@ __all__ = [
     "EnsembleGradients",
     "EnsembleOptimizer",
     "EnsembleSGD",
+    "EnsembleSteps",
+    "LearningRate",
+    "Rejecting",
+    "TrainingCurves",
     "Transform",
     "accuracy",
     "class_losses",
+    "cross_entropy_float32",
+    "cross_entropy_float64",
     "ensemble_gradients",
     "frozen_gradients",
     "per_seed",
+    "squared_error",
     "train",
     "train_ensemble",
+    "train_full_batch",
     "transform_gradients",
     "transformed_updates",
 ]

@@ -1,0 +1,239 @@
+"""Training on all examples at every step, with every step's losses on both sets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+
+from phasescope.training.loop import TrainingLog
+from phasescope.training.rates import LearningRate
+
+# Pairs [n, 2] and labels [n], or both with an axis of seeds in front.
+Examples = tuple[Tensor, Tensor]
+LossFunction = Callable[[Tensor, Tensor], Tensor]
+METRICS = ("train_loss", "train_accuracy", "test_loss", "test_accuracy")
+# Rows of the test set evaluated at once: what stays in the cache, and what keeps memory small.
+_BLOCK = 2048
+
+
+def cross_entropy_float64(
+    logits: Float[Tensor, "*seeds n classes"], labels: Int64[Tensor, "*own n"]
+) -> Float[Tensor, "*seeds n"]:
+    """Cross-entropy of every example, computed in float64 from the logits as they are.
+
+    In float32 it could not fall below 1.2e-7 but to 0, and its gradient would vanish.
+
+    Args:
+        logits: In nats.
+        labels: Classes, the same for all seeds or one set per seed.
+
+    Returns:
+        In nats.
+
+    Example:
+        >>> logits = torch.tensor([[20.0, 0.0]])
+        >>> round(cross_entropy_float64(logits, torch.tensor([0])).item() * 1e9, 4)
+        2.0612
+    """
+    return _cross_entropy(logits.double(), labels)
+
+
+def cross_entropy_float32(
+    logits: Float[Tensor, "*seeds n classes"], labels: Int64[Tensor, "*own n"]
+) -> Float[Tensor, "*seeds n"]:
+    """Cross-entropy of every example in float32, to see what its rounding does to a training.
+
+    Args:
+        logits: In nats.
+        labels: Classes, the same for all seeds or one set per seed.
+
+    Returns:
+        In nats.
+
+    Example:
+        >>> cross_entropy_float32(torch.tensor([[20.0, 0.0]]), torch.tensor([0])).item()
+        0.0
+    """
+    return _cross_entropy(logits.float(), labels)
+
+
+def squared_error(
+    outputs: Float[Tensor, "*seeds n classes"], labels: Int64[Tensor, "*own n"]
+) -> Float[Tensor, "*seeds n"]:
+    """Mean over the classes of the squared difference to the one-hot label, of every example.
+
+    Args:
+        outputs: One per class.
+        labels: Classes, the same for all seeds or one set per seed.
+
+    Returns:
+        Without unit.
+
+    Example:
+        >>> squared_error(torch.tensor([[1.0, 1.0]]), torch.tensor([0])).item()
+        0.5
+    """
+    # (o − y)² summed = Σo² − 2 o_y + 1: no one-hot matrix.
+    picked = _picked(outputs, labels)
+    return (outputs.square().sum(-1) - 2 * picked + 1) / outputs.shape[-1]
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingCurves:
+    """Losses and accuracies at every step, each at the weights before the update of that step.
+
+    With an ensemble every curve has the axis of seeds behind the steps.
+    """
+
+    steps: Int64[Tensor, " steps"]
+    """Updates applied; the last one is the state at the end."""
+    train_loss: Float[Tensor, "steps *seeds"]
+    train_accuracy: Float[Tensor, "steps *seeds"]
+    test_loss: Float[Tensor, "steps *seeds"]
+    test_accuracy: Float[Tensor, "steps *seeds"]
+
+
+def train_full_batch(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    train: Examples,
+    test: Examples,
+    n_steps: int,
+    *,
+    loss_fn: LossFunction = cross_entropy_float64,
+    rate: LearningRate | None = None,
+    recorder: TrainingLog | None = None,
+    on_step: Callable[[int, dict[str, Tensor]], Any] | None = None,
+    compiled: bool = False,
+) -> TrainingCurves:
+    """Train on all examples at every step, and measure both sets at the weights of every step.
+
+    A step is an epoch. At step t, loss and accuracy on the training set come from the pass whose
+    gradient makes update t, and the test set is evaluated at the same weights; after the last
+    update both are measured once more. With a recorder all four are logged under their step, and a
+    resumed run goes on where it was.
+
+    An ensemble is trained in the same way: a model whose outputs have an axis of seeds in front,
+    with its own examples per seed or the same for all. The gradient is that of the sum over seeds
+    of each seed's mean loss, so every seed learns as it would alone.
+
+    Args:
+        model: Logits of pairs; trained in place.
+        optimizer: Over its parameters.
+        train: Pairs and labels to train on.
+        test: Pairs and labels to test on.
+        n_steps: Updates in all, those before a resume included.
+        loss_fn: Loss of every example.
+        rate: Sets the learning rate before every update.
+        recorder: A `Recorder` attached to the same model and optimizer, already entered.
+        on_step: Called at every step before its update, and after the last, with the number of
+            updates applied and the four metrics.
+        compiled: Whether model and loss go through `torch.compile`, which needs a C++ compiler and
+            pays off after some thousand steps of a large network.
+
+    Returns:
+        The curves from the step on where this call began.
+
+    Raises:
+        ValueError: A set of examples is empty, or `n_steps` is not positive.
+
+    Example:
+        >>> from phasescope.datasets import modular_task, split_pairs
+        >>> from phasescope.models import PairTransformer
+        >>> task = modular_task("add", 7)
+        >>> split = split_pairs(len(task.labels), 0.5, seed=0)
+        >>> model = PairTransformer(7, d_model=16, n_heads=2, d_mlp=32)
+        >>> optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+        >>> train, test = task.examples(split.train), task.examples(split.test)
+        >>> curves = train_full_batch(model, optimizer, train, test, 100)
+        >>> len(curves.steps), bool(curves.train_loss[-1] < 0.1)
+        (101, True)
+    """
+    _check(train, test, n_steps)
+    measure = torch.compile(_measure) if compiled else _measure
+    first = recorder.step if recorder is not None else 0
+    rows: list[dict[str, Tensor]] = []
+
+    def note(step: int, metrics: dict[str, Tensor]) -> None:
+        rows.append(metrics)
+        if recorder is not None:
+            recorder.log(step=step, **metrics)
+        if on_step is not None:
+            on_step(step, metrics)
+
+    model.train()
+    for step in range(first, n_steps):
+        optimizer.zero_grad(set_to_none=True)
+        losses, accuracy = measure(model, *train, loss_fn)
+        losses.sum().backward()
+        note(step, _metrics(losses, accuracy, model, test, loss_fn, measure))
+        if rate is not None:
+            rate.before_update(step, losses)
+        optimizer.step()
+        if recorder is not None:
+            recorder.end_step()
+    with torch.no_grad():
+        losses, accuracy = _in_blocks(model, train, loss_fn, measure)
+    note(max(first, n_steps), _metrics(losses, accuracy, model, test, loss_fn, measure))
+    curves = {name: torch.stack([row[name] for row in rows]).cpu() for name in METRICS}
+    return TrainingCurves(torch.arange(first, first + len(rows)), **curves)
+
+
+def _cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    return torch.logsumexp(logits, -1) - _picked(logits, labels)
+
+
+def _picked(outputs: Tensor, labels: Tensor) -> Tensor:
+    """The output at every example's label."""
+    return outputs.gather(-1, labels.expand(outputs.shape[:-1])[..., None]).squeeze(-1)
+
+
+def _measure(
+    model: nn.Module, pairs: Tensor, labels: Tensor, loss_fn: LossFunction
+) -> tuple[Tensor, Tensor]:
+    """Mean loss and accuracy of every seed."""
+    outputs = model(pairs)
+    correct = outputs.detach().argmax(-1) == labels
+    return loss_fn(outputs, labels).mean(-1), correct.double().mean(-1)
+
+
+def _in_blocks(
+    model: nn.Module, examples: Examples, loss_fn: LossFunction, measure: Any
+) -> tuple[Tensor, Tensor]:
+    pairs, labels = examples
+    blocks = list(zip(pairs.split(_BLOCK, -2), labels.split(_BLOCK, -1), strict=True))
+    found = [measure(model, *block, loss_fn) for block in blocks]
+    if len(found) == 1:
+        return found[0]
+    shares = [block[1].shape[-1] / labels.shape[-1] for block in blocks]
+    loss = sum(share * loss for share, (loss, _) in zip(shares, found, strict=True))
+    accuracy = sum(share * right for share, (_, right) in zip(shares, found, strict=True))
+    return torch.as_tensor(loss), torch.as_tensor(accuracy)
+
+
+def _metrics(
+    losses: Tensor,
+    accuracy: Tensor,
+    model: nn.Module,
+    test: Examples,
+    loss_fn: LossFunction,
+    measure: Any,
+) -> dict[str, Tensor]:
+    with torch.no_grad():
+        test_loss, test_accuracy = _in_blocks(model, test, loss_fn, measure)
+    values = (losses.detach().clone(), accuracy, test_loss, test_accuracy)
+    return dict(zip(METRICS, values, strict=True))
+
+
+def _check(train: Examples, test: Examples, n_steps: int) -> None:
+    sizes = [examples[1].shape[-1] for examples in (train, test)]
+    if min(sizes) < 1 or n_steps < 1:
+        raise ValueError(
+            "full-batch training needs examples to train and to test on and at least one step, but "
+            f"there are {sizes[0]} and {sizes[1]} examples and n_steps is {n_steps}."
+        )

@@ -1,0 +1,54 @@
+"""An ensemble is its members side by side."""
+
+import pytest
+import torch
+
+from phasescope.models import PairEnsemble, PairTransformer
+
+
+def member(seed: int, **settings: object) -> PairTransformer:
+    sizes: dict[str, object] = {"d_model": 8, "n_heads": 2, "d_mlp": 12}
+    generator = torch.Generator().manual_seed(seed)
+    return PairTransformer(7, **(sizes | settings), generator=generator)  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize("init", ["progress_measures", "transformerlens", "pizza"])
+def test_members_and_gradients_are_those_of_each_alone(init: str):
+    members = [member(seed, init=init).double() for seed in range(3)]
+    ensemble = PairEnsemble(members)
+    pairs = torch.stack([members[0].all_pairs()[seed::3][:15] for seed in range(3)])
+    ensemble(pairs).square().sum().backward()
+    gradient = ensemble.vector.grad
+    assert gradient is not None
+    for i, model in enumerate(members):
+        torch.testing.assert_close(ensemble(pairs)[i], model(pairs[i]), rtol=0, atol=1e-13)
+        model(pairs[i]).square().sum().backward()
+        own = [p.grad.flatten() for p in model.parameters() if p.grad is not None]
+        torch.testing.assert_close(gradient[i], torch.cat(own), rtol=1e-10, atol=1e-12)
+        again = ensemble.member(i)
+        assert again.shape == model.shape
+        for (name, one), (_, other) in zip(
+            again.named_parameters(), model.named_parameters(), strict=True
+        ):
+            assert torch.equal(one, other), name
+            assert one.requires_grad == other.requires_grad
+
+
+def test_the_members_that_were_passed_are_left_alone():
+    model = member(0)
+    before = model.W_U.detach().clone()
+    ensemble = PairEnsemble([model, member(1)])
+    with torch.no_grad():
+        ensemble.vector.zero_()
+    assert torch.equal(model.W_U, before)
+    assert len(ensemble) == 2
+    assert [name for name, _ in ensemble.named_parameters()] == ["vector"]
+
+
+def test_models_of_different_shapes_are_refused():
+    with pytest.raises(ValueError, match="at least one model, but none"):
+        PairEnsemble([])
+    with pytest.raises(ValueError, match=r"model 1 differs from model 0: .*activation='gelu'"):
+        PairEnsemble([member(0), member(1, activation="gelu")])
+    with pytest.raises(ValueError, match=r"model 1 differs .*parameters"):
+        PairEnsemble([member(0), member(1, d_mlp=13)])
