@@ -79,7 +79,7 @@ def test_threshold_labels_never_stand_on_each_other(decades: int):
 def test_rounding_noise_is_outside_the_frame_and_the_caption_says_so():
     figure = scree(planted(np.array([2.0, 1.0, 1e-12, 0.0])))
     assert 10 ** figure.layout.yaxis.range[0] > 0.01
-    assert "2 values at or below 5e-10" in figure.layout.meta["seen"]
+    assert "(2 values at or below 5e-10) is not shown" in figure.layout.meta["seen"]
     assert math.isnan(figure.data[0].y[3])
 
 

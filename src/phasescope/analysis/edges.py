@@ -33,6 +33,10 @@ class NoiseEdges:
     """Largest singular value without the parameters that stand apart."""
     n_outliers: int
     """Parameters so loud that each makes a singular value of its own (often output biases)."""
+    n_steps: int
+    """Number of steps that they are for."""
+    n_columns: int
+    """Number of parameters, those without variance included."""
 
 
 def noise_edges(variances: Float[Tensor, " P"], n_steps: int) -> NoiseEdges:
@@ -94,7 +98,9 @@ def noise_edges(variances: Float[Tensor, " P"], n_steps: int) -> NoiseEdges:
     n_columns = float(weights.sum())
     lower = _lower(values, weights, n_steps) if n_columns > n_steps else 0.0
     scale = math.sqrt(unit)
-    return NoiseEdges(lower * scale, upper * scale, bulk * scale, n_outliers)
+    return NoiseEdges(
+        lower * scale, upper * scale, bulk * scale, n_outliers, n_steps, len(variances)
+    )
 
 
 def edge_p_values(spectrum: Spectrum, sigma: float | int) -> Float64[Tensor, " k"]:

@@ -15,8 +15,12 @@ from phasescope.figures.growth import (
     seed_curves,
     values_by_setting,
 )
+from phasescope.figures.located import component_overlaps
+from phasescope.figures.paths import explained_variance, principal_plane, principal_scores
+from phasescope.figures.profiles import time_profiles
 from phasescope.figures.residuals import ResidualCurve, residual_curve
-from phasescope.figures.spectra import scree, time_vectors
+from phasescope.figures.scree import scree
+from phasescope.figures.spectra import time_vectors
 
 __all__ = [
     "DirectionCurve",
@@ -30,11 +34,18 @@ __all__ = [
     "counts_by_setting",
     "curves_by_directions",
     "losses_over_steps",
+    "component_overlaps",
+    "counts_against_dropped_steps",
+    "counts_by_setting",
+    "explained_variance",
     "metrics_over_time",
     "norms_over_time",
+    "principal_plane",
+    "principal_scores",
     "residual_curve",
     "scree",
     "seed_curves",
+    "time_profiles",
     "time_vectors",
     "training_curves",
     "values_by_setting",

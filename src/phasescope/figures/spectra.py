@@ -1,31 +1,14 @@
-"""Figures of one spectrum: singular values beside their null, and singular vectors over time."""
+"""Figure of singular vectors over time, and what a spectrum is called in a caption."""
 
-import itertools
-import math
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
-from jaxtyping import Float64
 from plotly.subplots import make_subplots
-from torch import Tensor
 
-from phasescope.analysis.ranks import count_above
-from phasescope.analysis.spectrum import NormNull, Spectrum, check_time_vectors
+from phasescope.analysis.spectrum import Spectrum, check_time_vectors
 from phasescope.figures.points import dots, drawing_note
-from phasescope.figures.theme import DATA, GRID, INK, MUTED, NULL, log_axis, styled
-
-_SCREE_HEIGHT = 460
-_SCREE_PLOT_HEIGHT = 340  # what remains for the plot beside margins and legend, about
-_LABEL_HEIGHT = 16
-
-_SCREE_MARKS = (("data", DATA, "circle"), ("norm null", NULL, "circle-open"))
-_NO_NULL = ". No null was given: by itself the count cannot be read as a dimension."
-_WITH_NULL = (
-    "; hollow: the norm-only null, the singular values if the steps were independent directions "
-    "with the recorded norms. Where both agree, the count says nothing beyond the norms."
-)
+from phasescope.figures.theme import DATA, GRID, INK, styled
 
 _CENTRING = {
     "none": "not centred",
@@ -35,170 +18,23 @@ _CENTRING = {
 }
 
 
-def _variant(spectrum: Spectrum | NormNull) -> str:
-    normalised = "steps scaled to norm 1" if spectrum.normalize else "steps not normalised"
-    return f"{_CENTRING[spectrum.center]}, {normalised}"
-
-
-def _require_matching(spectrum: Spectrum, null: NormNull) -> None:
-    problems = [
-        f"{name} is {getattr(spectrum, name)!r} in the spectrum but {getattr(null, name)!r} in the "
-        "null"
-        for name in ("center", "normalize")
-        if getattr(spectrum, name) != getattr(null, name)
-    ]
-    ours, theirs = np.asarray(spectrum.steps), np.asarray(null.steps)
-    if not np.array_equal(ours, theirs):
-        problems.append(
-            f"steps are {len(ours)} values {_ends(ours)} in the spectrum but "
-            f"{len(theirs)} values {_ends(theirs)} in the null"
-        )
-    if problems:
-        raise ValueError(
-            "scree needs a null made from the same steps, centring and normalisation as the "
-            f"spectrum, but {'; '.join(problems)}. Make it from this spectrum: norm_null(spectrum)."
-        )
-
-
-def _ends(steps: np.ndarray) -> str:
-    return f"({steps[0]} to {steps[-1]})" if len(steps) else "(none)"
-
-
-def scree(
-    spectrum: Spectrum,
-    null: NormNull | None = None,
-    thresholds: Sequence[float] = (0.05, 0.10, 0.15),
-) -> go.Figure:
-    """Singular values, relative to the largest, against their index, beside the norm null.
-
-    Both axes are logarithmic. Each threshold is a horizontal line that says how many singular
-    values lie above it, in the data and in the null. The count is no dimension: it moves with the
-    number of steps, the batch size and the decay of the gradient norms, so it means something only
-    beside its null.
+def variant(spectrum: Spectrum) -> str:
+    """What was subtracted and scaled, in words.
 
     Args:
         spectrum: The spectrum.
-        null: Its norm-only null, from the same steps, centring and normalisation.
-        thresholds: Fractions of the largest singular value.
 
     Returns:
-        The figure.
-
-    Raises:
-        ValueError: If the null was made from other steps, or with other centring or normalisation,
-            or a threshold is no fraction between 0 and 1.
+        Words for a caption.
 
     Example:
         >>> import torch
         >>> import phasescope as ps
-        >>> A = torch.randn(20, 50, generator=torch.Generator().manual_seed(0))
-        >>> spectrum = ps.spectrum(ps.gram(A))
-        >>> figure = scree(spectrum, ps.norm_null(spectrum))
-        >>> [trace.name for trace in figure.data]
-        ['data', 'norm null']
+        >>> variant(ps.spectrum(ps.gram(torch.eye(3)), center="steps"))
+        'centred over steps, steps not normalised'
     """
-    if not all(0 < threshold < 1 for threshold in thresholds):
-        raise ValueError(
-            "the thresholds of scree must be fractions between 0 and 1 of the largest singular "
-            f"value, but are {tuple(thresholds)}. Write 10% as 0.1."
-        )
-    if null is not None:
-        _require_matching(spectrum, null)
-    spectra = [spectrum.S] if null is None else [spectrum.S, null.S]
-    relative = [_relative(S) for S in spectra]
-    # What lies at or below the resolution is rounding noise and would only stretch the axis.
-    resolution = spectrum.resolution / max(float(spectrum.S.max()), np.finfo(np.float64).tiny)
-    every = np.concatenate(relative)
-    floor = min([*every[every > resolution].tolist(), *thresholds]) / 1.5
-    figure = go.Figure(
-        [
-            dots(
-                np.arange(1, len(values) + 1),
-                np.where(values > 0, values, np.nan),
-                name=name,
-                color=color,
-                size=5,
-            ).update(marker_symbol=symbol)
-            for values, (name, color, symbol) in zip(relative, _SCREE_MARKS, strict=False)
-        ]
-    )
-    labels = [(threshold, _count_label(threshold, spectra)) for threshold in sorted(thresholds)]
-    _draw_thresholds(figure, labels, relative, floor)
-    figure.update_layout(legend_itemsizing="constant", showlegend=True)
-    figure.update_xaxes(type="log", title_text="index of the singular value (largest first)")
-    figure.update_yaxes(
-        **log_axis(floor, 1.4, _SCREE_PLOT_HEIGHT),
-        title_text="singular value / largest",
-        range=[math.log10(floor), math.log10(1.4)],
-    )
-    n_below = int((every <= resolution).sum())
-    outside = f" {n_below:,} values at or below {resolution:.1g}, rounding noise, are not shown."
-    return styled(
-        figure,
-        title="Singular values of the trajectory",
-        seen=(
-            f"Every singular value divided by the largest ({_variant(spectrum)}; "
-            f"{len(spectrum.steps):,} steps of {spectrum.n_columns:,} parameters), with the number "
-            "of values above each threshold"
-            + (_NO_NULL if null is None else _WITH_NULL)
-            + (outside if n_below else "")
-        ),
-        computed=(
-            "Square roots of the eigenvalues of the Gram matrix of the steps, summed in float64; a "
-            "value counts when it is strictly greater than threshold × largest."
-        ),
-        misleads=(
-            "The count cannot exceed the number of steps and grows with it; it also moves with "
-            "batch size, number of classes, centring and the decay of the norms. Counts from "
-            "different numbers of steps are not comparable."
-        ),
-        height=_SCREE_HEIGHT,
-    )
-
-
-def _relative(S: Float64[Tensor, " k"]) -> Float64[np.ndarray, " k"]:
-    values = np.asarray(S)
-    return values / values[0] if len(values) and values[0] > 0 else values
-
-
-def _count_label(threshold: float, spectra: list[Float64[Tensor, " k"]]) -> str:
-    counts = [f"{count_above(S, threshold):,}" for S in spectra]
-    null = f" (null {counts[1]})" if len(counts) > 1 else ""
-    return f"<b>{100 * threshold:g}%</b>: {counts[0]}{null}"
-
-
-def _draw_thresholds(
-    figure: go.Figure,
-    labels: list[tuple[float, str]],
-    curves: list[Float64[np.ndarray, " k"]],
-    floor: float,
-) -> None:
-    """Lines with labels; a label stands in the widest gap between curves, and on no other label."""
-    pixels = _SCREE_PLOT_HEIGHT / math.log10(1.4 / floor)
-    longest = math.log(max(len(curve) for curve in curves) + 1)
-    bottom = -math.inf
-    for threshold, text in labels:
-        line = pixels * math.log10(threshold / floor)
-        bottom = max(line + 1, bottom + _LABEL_HEIGHT)
-        # Where the curves cross this threshold, as shares of the logarithmic axis.
-        crossings = sorted(math.log((curve > threshold).sum() + 1) / longest for curve in curves)
-        edges = [0.0, *crossings, 1.0]
-        left, right = max(itertools.pairwise(edges), key=lambda gap: gap[1] - gap[0])
-        anchor = "left" if left == 0 else "right" if right == 1 else "center"
-        figure.add_hline(y=threshold, line={"color": MUTED, "width": 1, "dash": "dash"})
-        figure.add_annotation(
-            x={"left": 0.01, "right": 0.99, "center": (left + right) / 2}[anchor],
-            xref="x domain",
-            xanchor=anchor,
-            y=math.log10(threshold),
-            yanchor="bottom",
-            yshift=bottom - line,
-            text=text,
-            showarrow=False,
-            font={"size": 12, "color": INK},
-            bgcolor="rgba(255,255,255,0.8)",
-            borderpad=0,
-        )
+    normalised = "steps scaled to norm 1" if spectrum.normalize else "steps not normalised"
+    return f"{_CENTRING[spectrum.center]}, {normalised}"
 
 
 def time_vectors(spectrum: Spectrum, k: int = 6) -> go.Figure:
@@ -259,7 +95,7 @@ def time_vectors(spectrum: Spectrum, k: int = 6) -> go.Figure:
         title="Singular vectors over time",
         seen=(
             f"How much every step contributes to each of the leading components ({k} drawn), one "
-            f"dot per step ({_variant(spectrum)}).{note}"
+            f"dot per step ({variant(spectrum)}).{note}"
         ),
         computed=(
             "Eigenvectors of the Gram matrix (the time side of A = U S V^T with one row per "
