@@ -57,6 +57,9 @@ def component_overlaps(located: LocatedComponents, k: int = 20) -> go.Figure:
             ),
             **place,
         )  # fmt: skip
+    figure.update_annotations(
+        font={"size": 12, "color": INK}, x=0, xanchor="left", xref="paper", yshift=-1
+    )
     lines: Any = ((1, 1.0, "located above"), (2, 0.5, "one half"))
     for row, height, text in lines:
         figure.add_hline(
@@ -64,9 +67,6 @@ def component_overlaps(located: LocatedComponents, k: int = 20) -> go.Figure:
             annotation={"text": text, "font": {"size": 11, "color": MUTED}, "xanchor": "right"},
             annotation_position="top right",
         )  # fmt: skip
-    titles = figure.layout.annotations[:2]
-    for title in titles:
-        title.update(font={"size": 12, "color": INK}, x=0, xanchor="left", xref="paper", yshift=-1)
     top = max(1.0, float(located.strength[:k].max()))
     figure.update_xaxes(title_text="component (largest first)", row=2, col=1)
     figure.update_yaxes(title_text="noise of a row", range=[-0.05 * top, 1.1 * top], row=1, col=1)
