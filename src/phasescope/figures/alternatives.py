@@ -32,6 +32,8 @@ class DirectionCurve:
     """Lower end of the 95% interval over seeds; None where there is one seed."""
     high: Float[np.ndarray, " n"] | None = None
     """Upper end of the same."""
+    look: int | None = None
+    """Number of its colour and mark, to keep them from figure to figure; by default in order."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,18 +88,24 @@ def curves_by_directions(
     shown: set[str] = set()
     for row, panel in enumerate(panels, start=1):
         for curve in panel.curves:
-            index = names.index(curve.name)
+            index = names.index(curve.name) if curve.look is None else curve.look
             look = COLOURS[index % len(COLOURS)], _MARKS[index % len(_MARKS)]
             _draw(figure, row, curve, *look, legend=curve.name not in shown)
             shown.add(curve.name)
         for name, level in panel.levels.items():
-            figure.add_hline(
-                level,
-                line={"color": INK, "width": 1.2, "dash": "dot"},
-                annotation={"text": plain(name), "font": {"size": 11}},
-                annotation_position="bottom left",
-                row=row,  # pyright: ignore[reportArgumentType] - a number is meant
-                col=1,  # pyright: ignore[reportArgumentType]
+            number = str(row) if row > 1 else ""
+            axes = {"xref": f"x{number} domain", "yref": f"y{number}"}
+            dotted = {"color": INK, "width": 1.2, "dash": "dot"}
+            figure.add_shape(type="line", x0=0, x1=1, y0=level, y1=level, line=dotted, **axes)
+            figure.add_annotation(
+                x=0.005,
+                y=np.log10(level) if panel.log else level,  # annotations take the exponent
+                text=plain(name),
+                font={"size": 11},
+                showarrow=False,
+                xanchor="left",
+                yanchor="top",
+                **axes,
             )
         figure.update_yaxes(title_text=panel.quantity, **_axis(panel), row=row, col=1)
     figure.update_xaxes(type="log", dtick="D2")

@@ -31,6 +31,7 @@ Row = Callable[[Results, int], dict[str, Any]]
 
 _BEST = "random k, best rate"
 _VARIANTS = (TOP, _BEST, COMPLEMENT, OTHER_ORDER, OTHER_START, FROZEN)
+_LOOKS = {TOP: 0, _BEST: 1, RANDOM: 1, COMPLEMENT: 2, OTHER_ORDER: 3, OTHER_START: 4, FROZEN: 5}
 _SHOWN_KS = (1, 10, 30, 100, 200)
 
 
@@ -58,12 +59,12 @@ def figures(results: Sequence[Results]) -> dict[str, Figure]:
 def _by_k(runs: Sequence[Results], title: str, *, online: bool) -> Figure:
     ks = ks_of(runs[0].config)
     variants = _VARIANTS if online else (TOP, RANDOM, *_VARIANTS[2:])
-    largest = {r["k"] for r in random_rows_of(runs[0])} if online else set()
+    tried = [d for d in DIMENSIONS if random_rows(runs[0], d)]  # at every learning rate
 
     def curves(key: str) -> list[ps.figures.DirectionCurve]:
         found = []
         for variant in variants:
-            own = sorted({*ks, *largest}) if variant == _BEST else ks
+            own = tried if variant == _BEST else ks
             found.append(
                 _curve(variant, own, runs, lambda r, k, v=variant: _row(r, v, k, key, online))
             )
@@ -110,12 +111,6 @@ def _by_k(runs: Sequence[Results], title: str, *, online: bool) -> Figure:
     )
 
 
-def random_rows_of(result: Results) -> list[dict[str, Any]]:
-    """Every training in random directions."""
-    ks = {*ks_of(result.config), *DIMENSIONS}
-    return [row for k in sorted(ks) for row in random_rows(result, k)]
-
-
 def _row(result: Results, variant: str, k: int, key: str, online: bool) -> float:
     """A number of an alternative model; of random ones the best over the learning rates."""
     if variant != _BEST:
@@ -131,7 +126,7 @@ def _curve(
     """A curve over k with its interval over seeds."""
     values = np.array([[number(r, k) for k in ks] for r in runs], dtype=float)
     if len(runs) < 2:
-        return ps.figures.DirectionCurve(name, np.array(ks), values)
+        return ps.figures.DirectionCurve(name, np.array(ks), values, look=_LOOKS[name])
     ends = [
         (column.mean(), column.mean())
         if not np.isfinite(column).all() or np.ptp(column) == 0
@@ -139,7 +134,7 @@ def _curve(
         for column in values.T
     ]
     low, high = np.array(ends).T
-    return ps.figures.DirectionCurve(name, np.array(ks), values, low, high)
+    return ps.figures.DirectionCurve(name, np.array(ks), values, low, high, _LOOKS[name])
 
 
 def _spectrum(runs: Sequence[Results], setting: str) -> Figure:
@@ -153,7 +148,7 @@ def _spectrum(runs: Sequence[Results], setting: str) -> Figure:
         panels.append(
             ps.figures.DirectionPanel(
                 "singular value / largest",
-                [ps.figures.DirectionCurve("updates", rank, values)],
+                [ps.figures.DirectionCurve(TOP, rank, values, look=_LOOKS[TOP])],
                 {"10% of the largest": 0.1},
                 log=True,
             )
@@ -172,11 +167,12 @@ def _spectrum(runs: Sequence[Results], setting: str) -> Figure:
     ]
     return ps.figures.curves_by_directions(
         panels,
-        title=f"Spectrum of the updates, and where the training went ({setting})",
+        title=f"Spectrum, and where the training went ({setting})",
         computed=(
-            "Singular values of all recorded updates, uncentred; share of the squared length of "
-            "the displacement since the start that lies in the first k directions of each source; "
-            "overlap ‖UVᵀ‖² / k of these with the run's own first k."
+            "Above, singular values of all recorded updates, uncentred; then the share of the "
+            "squared length of the displacement since the start that lies in the first k "
+            "directions of each source; below, the overlap ‖UVᵀ‖² / k of these with the run's own "
+            "first k."
         ),
         misleads=(
             "A large singular value is a direction in which the updates are large, not one in "
