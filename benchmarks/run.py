@@ -17,6 +17,7 @@ SUBJECTS = {
     "recording": "recording",
     "sketch": "sketching",
     "components": "component_norms",
+    "s_curves": "ensembles",
 }
 # They pick slow kernels for OpenBLAS, and so make every comparison with NumPy flattering.
 SLOWING = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
