@@ -24,7 +24,7 @@ def test_every_block_of_the_guide_runs(tmp_path: Path, monkeypatch: pytest.Monke
     curves = names["curves"]
     assert float(curves.full[-1]) > 0.8
     assert float(curves.inside[2, 2]) > float(curves.inside[0, 2])
-    assert set(names["found"].tried) <= {10, 20, 40, 80}
+    assert names["found"].dimension in (320, 640)
     assert names["ablation"].values.shape == (5, 10)
     assert names["ablation"].controls_within.shape == (5, 5, 10)
     fork = ps.open_run("runs/second")

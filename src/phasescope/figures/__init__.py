@@ -1,5 +1,6 @@
 """Results drawn with plotly; nothing is computed here beyond what is visual."""
 
+from phasescope.figures.ablations import ablation_curves
 from phasescope.figures.alternatives import (
     DirectionCurve,
     DirectionPanel,
@@ -31,6 +32,7 @@ __all__ = [
     "SettingValues",
     "alignment_over_training",
     "component_overlaps",
+    "ablation_curves",
     "counts_against_dropped_steps",
     "counts_by_setting",
     "curves_by_directions",
