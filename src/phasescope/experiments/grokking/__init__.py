@@ -1,0 +1,53 @@
+"""Grokking of arithmetic and of other groups: operations, activations, optimizers.
+
+Reproduces the network of "Progress measures for grokking via mechanistic interpretability" [1] and
+the post that changed its operation and activation [2]. Full-batch training with a float64 loss;
+every step's losses and accuracies on training and test pairs are recorded.
+
+Differences from the sources: by default the modulus is 59 and the network half as wide, with a
+weight decay of 2 and 40% of the pairs to train on, so that a grok takes a minute; the preset
+``paper`` has their sizes. Seeds of the split and of the initial weights are apart.
+
+Runtime on two cores: the default about a minute, a published run of 25,000 steps half an hour.
+
+References:
+    [1] Nanda et al. (2023), arXiv:2301.05217.
+    [2] LessWrong, on modular addition extended to other operations and activations.
+"""
+
+from phasescope.experiments.grokking.claims import claims
+from phasescope.experiments.grokking.config import (
+    CLAIM_IDS,
+    DEFAULT,
+    PRESETS,
+    RUNTIME,
+    SMOKE,
+    SOURCE,
+    Config,
+    Results,
+    disk_bytes,
+    for_storage,
+    setting,
+    summary,
+)
+from phasescope.experiments.grokking.figures import figures
+from phasescope.experiments.grokking.run import load, run
+
+__all__ = [
+    "CLAIM_IDS",
+    "DEFAULT",
+    "PRESETS",
+    "RUNTIME",
+    "SMOKE",
+    "SOURCE",
+    "Config",
+    "Results",
+    "claims",
+    "disk_bytes",
+    "figures",
+    "for_storage",
+    "load",
+    "run",
+    "setting",
+    "summary",
+]

@@ -1,0 +1,50 @@
+"""One run: train with everything recorded, and gather its numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import phasescope as ps
+from phasescope.experiments.grokking.config import Config, Detail, Results
+from phasescope.experiments.grokking.training import curves_of, network_at, train
+
+Progress = Callable[[float, str], None]
+
+
+def run(config: Config, directory: Path, *, progress: Progress | None = None) -> Results:
+    """Train a network on a task, with every step's losses and norms recorded.
+
+    A training that was interrupted in `directory` goes on from its last checkpoint.
+
+    Args:
+        config: What to train.
+        directory: The run's directory.
+        progress: Called with the share of the work done and what is being done.
+    """
+    tell = progress or (lambda share, what: None)
+    recorded = train(config, directory, progress=lambda share: tell(share, "training"))
+    detail = _detail(config, recorded)
+    curves = detail.curves
+    numbers = {
+        "n_parameters": sum(p.numel() for p in detail.final.parameters()),
+        "final": {
+            "train_loss": float(curves.train_loss[-1]),
+            "train_accuracy": float(curves.train_accuracy[-1]),
+            "test_loss": float(curves.test_loss[-1]),
+            "test_accuracy": float(curves.test_accuracy[-1]),
+        },
+    }
+    return Results(config, numbers, detail)
+
+
+def load(config: Config, directory: Path, numbers: dict[str, Any]) -> Results:
+    """The results of a finished run, from what it left in its directory."""
+    if not (directory / "run.json").exists():
+        return Results(config, numbers)
+    return Results(config, numbers, _detail(config, ps.open_run(directory)))
+
+
+def _detail(config: Config, recorded: ps.Run) -> Detail:
+    return Detail(curves_of(recorded), recorded["weights"].steps, network_at(config, recorded, -1))

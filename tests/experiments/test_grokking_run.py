@@ -1,0 +1,156 @@
+"""Runs of the grokking experiment: what is trained, recorded, resumed and read back."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import phasescope as ps
+from phasescope.cli import main
+from phasescope.experiments import grokking
+from phasescope.experiments.grokking.training import network_at, network_of, task_of, train
+from phasescope.training import cross_entropy_float64
+
+SMOKE = grokking.SMOKE
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, grokking.Results]:
+    directory = tmp_path_factory.mktemp("grokking") / "run"
+    return directory, grokking.run(SMOKE, directory)
+
+
+def test_every_step_is_recorded_and_the_end_too(finished: tuple[Path, grokking.Results]):
+    directory, result = finished
+    run = ps.open_run(directory)
+    assert run.config["operation"] == "add"
+    for name in ("train_loss", "train_accuracy", "test_loss", "test_accuracy"):
+        assert run[f"metrics/{name}"].steps.tolist() == list(range(SMOKE.n_steps + 1))
+    for name in ("gradients", "updates", "decay", "weights"):
+        assert len(run[f"norms/{name}"]) == SMOKE.n_steps
+    assert result.detail is not None
+    assert result.detail.weight_steps[-1] == SMOKE.n_steps
+    curves = result.detail.curves
+    assert float(curves.train_loss[-1]) == result.numbers["final"]["train_loss"]
+    assert float(curves.train_loss[-1]) < float(curves.train_loss[0])
+    assert set(grokking.summary(result)) == {"test accuracy", "test loss"}
+    stored = grokking.for_storage([result])[0]
+    assert grokking.Config(**stored["config"]) == SMOKE
+
+
+def test_networks_read_back_are_those_that_were_measured(
+    finished: tuple[Path, grokking.Results],
+):
+    directory, _ = finished
+    run = ps.open_run(directory)
+    task, split = task_of(SMOKE)
+    pairs, labels = task.examples(split.test)
+    losses = run["metrics/test_loss"]
+    for row, step in enumerate(run["weights"].steps.tolist()):
+        model = network_at(SMOKE, run, row)
+        with torch.no_grad():
+            loss = cross_entropy_float64(model(pairs), labels).mean()
+        assert float(loss) == pytest.approx(float(losses[step, 0]), rel=1e-6)
+    first = network_of(SMOKE)
+    assert torch.equal(network_at(SMOKE, run, 0).W_U, first.W_U)
+
+
+def test_a_finished_run_is_loaded_without_training(finished: tuple[Path, grokking.Results]):
+    directory, result = finished
+    again = grokking.load(SMOKE, directory, result.numbers)
+    assert again.detail is not None
+    assert result.detail is not None
+    assert torch.equal(again.detail.curves.test_loss, result.detail.curves.test_loss)
+    assert torch.equal(again.detail.final.W_U, result.detail.final.W_U)
+    elsewhere = grokking.load(SMOKE, directory / "gone", result.numbers)
+    assert elsewhere.detail is None
+
+
+def test_an_interrupted_run_goes_on_to_the_same_bits(
+    finished: tuple[Path, grokking.Results], tmp_path: Path
+):
+    def stop(share: float) -> None:
+        if share > 0.7:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(SMOKE, tmp_path / "run", progress=stop)
+    resumed = train(SMOKE, tmp_path / "run")
+    whole = ps.open_run(finished[0])
+    for name in ("metrics/test_loss", "norms/updates", "weights"):
+        assert (resumed[name][:] == whole[name][:]).all()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"operation": "subtract", "activation": "solu_ln", "init": "transformerlens"},
+        {"operation": "multiply", "optimizer": "sgd", "learning_rate": 0.1, "weight_decay": 0.0},
+        {"operation": "divide", "n_layers": 2, "init": "pizza", "attention_rate": 0.5},
+        {"reject_rises": True, "decay_on_rise": 1.0001, "loss_dtype": "float32"},
+        {"operation": "multiply", "p": 12, "units_only": True, "record_gradients": True},
+    ],
+)
+def test_every_variant_trains(tmp_path: Path, changes: dict[str, Any]):
+    config = replace(SMOKE, n_steps=8, n_log_spaced=3, **changes)
+    result = grokking.run(config, tmp_path)
+    assert result.detail is not None
+    assert bool(result.detail.curves.test_loss.isfinite().all())
+    assert ("gradients" in ps.open_run(tmp_path).series_names) == config.record_gradients
+
+
+def test_seeds_of_split_and_weights_are_apart():
+    base, other = replace(SMOKE, data_seed=3), replace(SMOKE, data_seed=3, seed=1)
+    assert torch.equal(task_of(base)[1].train, task_of(other)[1].train)
+    assert not torch.equal(network_of(base).W_E, network_of(other).W_E)
+    moved = replace(SMOKE, data_seed=4)
+    assert torch.equal(network_of(base).W_E, network_of(moved).W_E)
+    assert not torch.equal(task_of(base)[1].train, task_of(moved)[1].train)
+
+
+def test_the_presets_differ_from_the_source_where_their_comments_say():
+    published = grokking.PRESETS["paper"]
+    assert len(published) == 6
+    assert {c.p for c in published} == {113}
+    assert {(c.learning_rate, c.weight_decay, c.train_fraction) for c in published} == {
+        (1e-3, 1.0, 0.3)
+    }
+    assert sum(p.numel() for p in network_of(published[0]).parameters()) == 226_816
+    assert grokking.setting(replace(grokking.DEFAULT, seed=3)) == "add mod 59, relu"
+    assert "d_model 128" in grokking.setting(published[1])
+
+
+def test_the_disk_that_a_run_needs_is_not_underestimated(
+    finished: tuple[Path, grokking.Results],
+):
+    written = sum(path.stat().st_size for path in finished[0].rglob("*") if path.is_file())
+    assert grokking.disk_bytes(SMOKE) > 0.3 * written
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--activation", "mish"], "activation must be one of relu, .*'mish' arrived"),
+        (["--train-fraction", "1.0"], "strictly between 0 and 1 .*it is 1.0 of 121 pairs"),
+        (["--train-fraction", "0"], "strictly between 0 and 1 .*it is 0.0 of 121 pairs"),
+        (["--p", "2"], "the modulus must be at least 3, but it is 2"),
+        (["--d-model", "15"], "d_model must be a multiple of n_heads"),
+        (["--decay-on-rise", "0.5"], "decay_on_rise be at least 1"),
+    ],
+)
+def test_bad_settings_are_said_on_the_command_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], flags: list[str], message: str
+):
+    command = ["run", "grokking", "--preset", "smoke", "--directory", str(tmp_path / "runs")]
+    assert main([*command, *flags]) == 1
+    import re
+
+    assert re.search(message, capsys.readouterr().err)
+
+
+def test_the_command_writes_its_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    flags = ["--preset", "smoke", "--n-steps", "10", "--directory", str(tmp_path)]
+    assert main(["run", "grokking", *flags]) == 0
+    assert (tmp_path / "report.html").stat().st_size > 10_000
