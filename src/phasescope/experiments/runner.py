@@ -79,6 +79,19 @@ def known_runs(experiment: Experiment, results_file: Path) -> dict[str, dict[str
     }
 
 
+def seeds_of(config: Any) -> range:
+    """The random seeds of a run: its own, or those of its batch where `n_seeds` train as one."""
+    n_seeds = getattr(config, "n_seeds", 1)
+    return range(config.seed * n_seeds, (config.seed + 1) * n_seeds)
+
+
+def _in_words(seeds: Sequence[int]) -> str:
+    """Seeds one by one, or the first and the last of a long row."""
+    if len(seeds) > 12 and seeds[-1] - seeds[0] == len(seeds) - 1:
+        return f"{seeds[0]} to {seeds[-1]}"
+    return ", ".join(map(str, seeds))
+
+
 def run_folder(config: Any, directory: Path) -> Path:
     """The folder that a configuration has among the runs of an experiment."""
     return directory / f"seed{config.seed}-{config_hash(config)}"
@@ -179,7 +192,7 @@ def finish(
     environment = describe_environment()
     config = dataclasses.asdict(results[0].config)
     runs = experiment.for_storage(results)
-    seeds = tuple(sorted({r.config.seed for r in results}))
+    seeds = tuple(sorted({seed for r in results for seed in seeds_of(r.config)}))
     if results_file is not None:
         save_results(
             results_file,
@@ -199,7 +212,7 @@ def finish(
     verdicts = [claim.verdict for claim in claims]
     counted = ", ".join(f"{verdicts.count(v)} {v}" for v in dict.fromkeys(verdicts))
     runs_said = "One run" if len(results) == 1 else f"{len(results)} runs"
-    seeds_said = f"seed{'' if len(seeds) == 1 else 's'} {', '.join(map(str, seeds))}"
+    seeds_said = f"seed{'' if len(seeds) == 1 else 's'} {_in_words(seeds)}"
     report = write_report(
         report_file,
         title=title,

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 _STATISTICS = {
     "s_ratio": (
-        "S-ratio",
+        "S-ratio of every seed",
         "largest factor by which the rate -d ln L/dt rises",
         "Rate of the loss over the configured window, until it is at the floor of its first value.",
         "A single step upwards of the loss counts as a rate of nearly zero: ratios of 1e6 are such "
