@@ -45,7 +45,7 @@ def test_errors_are_one_message_without_a_traceback(tmp_path, capsys):
     assert main(["analyse", str(tmp_path / "nothing")]) == 1
     assert "a run directory is required" in capsys.readouterr().err
     assert main(["run", "grokkin"]) == 1
-    assert "needs the name of an experiment (gradient_spectrum)" in capsys.readouterr().err
+    assert "needs the name of an experiment (gradient_spectrum" in capsys.readouterr().err
     assert main(["run"]) == 1
     assert "needs the name of an experiment" in capsys.readouterr().err
     assert main(["run", "gradient_spectrum", "--preset", "huge"]) == 1
@@ -69,11 +69,56 @@ def test_analyse_prints_counts_beside_their_null(run_directory, capsys):
     spectrum = ps.spectrum(ps.gram(ps.open_run(run_directory).gradients))
     assert rows["raw"]["counts"][1] == ps.count_above(spectrum.S, 0.1)
     assert rows["raw"]["null_counts"][1] == ps.count_above(ps.norm_null(spectrum).S, 0.1)
-    assert set(rows) == {"raw", "centred", "raw, steps normalised", "centred, steps normalised"}
+    assert set(rows) == {
+        "raw", "centred", "raw, steps normalised", "centred, steps normalised", "nulls",
+    }  # fmt: skip
     assert main(["analyse", str(run_directory)]) == 0
     assert "(null)" in capsys.readouterr().out
     assert main(["analyse", str(run_directory), "--series", "updates"]) == 1
     assert "has not recorded 'updates'" in capsys.readouterr().err
+
+
+def test_analyse_says_what_other_nulls_leave_and_when_it_leaves_them_out(
+    tmp_path, monkeypatch, capsys
+):
+    generator = torch.Generator().manual_seed(0)
+    model = nn.Linear(300, 2)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    save = {"gradients": ps.every(1), "weights": ps.every(1)}
+    planted = torch.randn(602, generator=generator)
+    with ps.Recorder(tmp_path / "run", model, optimizer, save=save):
+        for t in range(30):
+            flat = torch.randn(602, generator=generator) + 3 * planted * (-1) ** (t // 5)
+            model.weight.grad = flat[:600].reshape(2, 300)
+            model.bias.grad = flat[600:]
+            optimizer.step()
+    run = str(tmp_path / "run")
+    assert main(["analyse", run]) == 0
+    out = capsys.readouterr().out
+    assert "components above random signs (centred, steps normalised, level 0.05): 1;" in out
+    assert "with every parameter scaled alike: 1" in out
+    assert "of the whitened trajectory: 1 detected" in out
+    assert main(["analyse", run, "--json"]) == 0
+    nulls = json.loads(capsys.readouterr().out)["nulls"]
+    assert (nulls["flip_rank"], nulls["located"], nulls["flip_rank_converged"]) == (1, 1, True)
+    assert main(["analyse", run, "--nulls", "no"]) == 0
+    assert "other nulls: not asked for (--nulls yes)" in capsys.readouterr().out
+    assert main(["analyse", run, "--series", "weights", "--json"]) == 0
+    nulls = json.loads(capsys.readouterr().out)["nulls"]
+    assert len(nulls["shares"]) == len(nulls["p"]) == 3
+    output = tmp_path / "report.html"
+    assert main(["report", run, "-o", str(output)]) == 0
+    text = output.read_text(encoding="utf-8")
+    for title in ("When components act", "Components detected and located", "Variance that"):
+        assert title in text
+    assert "random signs: rank 1" in text
+    monkeypatch.setattr("phasescope.report.nulls.CHEAP", 0.0)
+    assert main(["analyse", run]) == 0
+    assert "minutes; --nulls yes computes them" in capsys.readouterr().out
+    assert main(["report", run, "-o", str(output)]) == 0
+    text = output.read_text(encoding="utf-8")
+    assert "phasescope analyse run --nulls yes computes them" in text
+    assert "random signs: rank" not in text
 
 
 def test_report_writes_one_file_about_any_runs(run_directory, tmp_path, capsys):

@@ -5,6 +5,7 @@ import importlib
 import json
 import os
 import sys
+import time
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -150,21 +151,35 @@ def sweep() -> None:
 def analyse(
     run: Annotated[Path, tyro.conf.Positional],
     series: str = "gradients",
+    nulls: Literal["auto", "yes", "no"] = "auto",
     json: Json = False,
 ) -> None:
     """Singular values of a recorded run: counts and ranks, each count beside its norm-only null.
+
+    Below stand the components that other nulls leave: random signs, and the noise of the whitened
+    trajectory. They cost about as much as 110 Gram matrices. A path of weights is laid beside
+    random walks instead.
 
     Args:
         run: The run's directory.
         series: What to decompose: gradients, updates or weights, as recorded. Count on gradients or
             updates; a trajectory of weights looks low-dimensional even for a random walk.
+        nulls: Whether to compute these; auto does if it takes less than a minute.
     """
     import phasescope as ps
+    from phasescope.report import nulls as beside
     from phasescope.report.terminal import progress
 
     recorded = ps.open_run(run)[series]
     with progress(quiet=json) as tell:
+        start = time.perf_counter()
         gram = ps.gram(recorded, progress=lambda share: tell(0, share, "Gram matrix"))
+        seconds = beside.null_seconds(time.perf_counter() - start)
+    others: dict[str, Any] = {"skipped": "not asked for (--nulls yes)"}
+    if nulls != "no":
+        why = beside.too_dear(seconds if nulls == "auto" else 0.0, len(recorded), "--nulls yes")
+        with progress(quiet=json) as tell:
+            others = _other_nulls(recorded, gram, series, why, lambda s, what: tell(0, s, what))
     rows = {
         f"{'centred' if center == 'steps' else 'raw'}{', steps normalised' if unit else ''}": (
             ps.rank_summary(ps.spectrum(gram, center=center, normalize=unit)).to_dict()
@@ -173,7 +188,7 @@ def analyse(
         for center in ("none", "steps")
     }
     if json:
-        _print_json(rows)
+        _print_json(rows | {"nulls": others})
         return
     from rich.console import Console
     from rich.table import Table
@@ -193,6 +208,23 @@ def analyse(
         "null: the count if the steps had these norms and nothing in common; PR: participation "
         "ratio"
     )
+    print("\n".join(beside.null_lines(others)))
+
+
+def _other_nulls(
+    recorded: Any, gram: Any, series: str, why: str | None, tell: Callable[[float, str], None]
+) -> dict[str, Any]:
+    """Random signs and whitened noise, or random walks beside a path; or why not."""
+    from phasescope.report import nulls as beside
+
+    try:
+        if series.startswith(("weights", "probes")):
+            return beside.path_beside_walks(recorded)[2]
+        if why is None:
+            return beside.null_counts(recorded, gram, progress=tell).to_dict()
+    except ValueError as error:  # such as a step without norm: the table above stands
+        why = str(error)
+    return {"skipped": why}
 
 
 def report(

@@ -60,10 +60,10 @@ def component_overlaps(located: LocatedComponents, k: int = 20) -> go.Figure:
     figure.update_annotations(
         font={"size": 12, "color": INK}, x=0, xanchor="left", xref="paper", yshift=-1
     )
-    lines: Any = ((1, 1.0, "located above"), (2, 0.5, "one half"))
-    for row, height, text in lines:
+    for row, height, text in ((1, 1.0, "located above"), (2, 0.5, "one half")):
+        place = {"row": row, "col": 1}
         figure.add_hline(
-            height, line={"color": NULL, "width": 1, "dash": "dash"}, row=row, col=1,
+            height, line={"color": NULL, "width": 1, "dash": "dash"}, **place,
             annotation={"text": text, "font": {"size": 11, "color": MUTED}, "xanchor": "right"},
             annotation_position="top right",
         )  # fmt: skip

@@ -166,7 +166,7 @@ def scree(
             "batch size, number of classes, centring and the decay of the norms. Counts from "
             "different numbers of steps are not comparable."
         ),
-        height=_HEIGHT + _LEGEND_ROW * (len(figure.data) > 3),
+        height=_HEIGHT + _LEGEND_ROW * (len(curves) > 2 or edges is not None),
     )
 
 

@@ -2,17 +2,35 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from phasescope.analysis.gram import gram
+from phasescope.analysis.gram import Gram, gram
+from phasescope.analysis.profiles import time_profiles as profiles
 from phasescope.analysis.ranks import rank_summary
 from phasescope.analysis.spectrum import norm_null, spectrum
-from phasescope.figures import metrics_over_time, norms_over_time, scree, time_vectors
+from phasescope.figures import (
+    component_overlaps,
+    explained_variance,
+    metrics_over_time,
+    norms_over_time,
+    principal_scores,
+    scree,
+    time_profiles,
+    time_vectors,
+)
 from phasescope.report.html import write_report
+from phasescope.report.nulls import (
+    null_counts,
+    null_lines,
+    null_seconds,
+    path_beside_walks,
+    too_dear,
+)
 from phasescope.trajectory.reader import Run, open_run
 from phasescope.trajectory.series import Series
 
@@ -25,7 +43,9 @@ def report_runs(runs: Sequence[Path | str], output: Path | str) -> Path:
 
     For every run, what was recorded of: the logged metrics, gradient norms per tensor, and the
     singular values of gradients and of updates with their norm-only null and their time vectors.
-    What cannot be analysed, such as gradients that are not finite, is named in the summary.
+    If they take less than a minute, random signs are drawn beside, with the time profiles of the
+    components and which of them are detected and located. Weights lie beside random walks. What
+    cannot be analysed, such as gradients that are not finite, is named in the summary.
 
     Args:
         runs: Directories of runs.
@@ -75,10 +95,16 @@ def report_runs(runs: Sequence[Path | str], output: Path | str) -> Path:
         for key, value in found.items()
         if key.endswith("_not_analysed")
     )
+    nulls = " ".join(
+        f"In {name}, {key.partition('_')[0]}: {'; '.join(null_lines(value))}."
+        for name, found in numbers.items()
+        for key, value in found.items()
+        if key.endswith(("_nulls", "_beside_walks"))
+    )
     return write_report(
         output,
         title="Recorded runs" if len(opened) > 1 else f"Run {names[0]}",
-        summary=f"{recorded}. {failures}".strip(),
+        summary=f"{recorded}. {nulls} {failures}".strip(),
         claims=[],
         figures=figures,
         config={name: run.config for name, run in zip(names, opened, strict=True)},
@@ -115,16 +141,22 @@ def _describe(run: Run) -> tuple[dict[str, Figure], dict[str, Any]]:
     for group in ("gradients", "updates"):
         if group in names and len(run[group]) > 1:
             try:
-                numbers[f"{group}_ranks"], drawn = _spectra(run, group)
+                numbers |= _spectra(run, group, figures)
             except ValueError as error:  # such as a gradient that is not finite
                 numbers[f"{group}_not_analysed"] = str(error)
-            else:
-                figures |= drawn
+    if "weights" in names and len(run["weights"]) > 1:
+        try:
+            numbers["weights_beside_walks"] = _paths(run, "weights", figures)
+        except ValueError as error:  # such as weights that do not move
+            numbers["weights_not_analysed"] = str(error)
     return figures, numbers
 
 
-def _spectra(run: Run, group: str) -> tuple[dict[str, Any], dict[str, Figure]]:
+def _spectra(run: Run, group: str, figures: dict[str, Figure]) -> dict[str, Any]:
+    """Ranks and counts of a series beside its nulls; adds the figures."""
+    start = time.perf_counter()
     matrix = gram(run[group])
+    seconds = null_seconds(time.perf_counter() - start)
     raw = spectrum(matrix)
     variants = {
         "raw": raw,
@@ -136,10 +168,43 @@ def _spectra(run: Run, group: str) -> tuple[dict[str, Any], dict[str, Figure]]:
         f"{group}_scree": scree(raw, norm_null(raw)),
         f"{group}_time_vectors": time_vectors(raw, min(6, len(raw.S))),
     }
-    for figure in drawn.values():
+    why = too_dear(seconds, len(raw.steps), f"phasescope analyse {run.path.name} --nulls yes")
+    numbers: dict[str, Any] = {"skipped": why}
+    if why is None:
+        try:
+            numbers = _beside_nulls(run, group, matrix, drawn)
+        except ValueError as error:  # such as a step that cannot be normalised
+            numbers = {"skipped": str(error)}
+    _add(figures, drawn, group)
+    return {f"{group}_ranks": ranks, f"{group}_nulls": numbers}
+
+
+def _beside_nulls(run: Run, group: str, matrix: Gram, drawn: dict[str, Figure]) -> dict[str, Any]:
+    """Counts of centred, normalised steps beside random signs and noise; adds the figures."""
+    found = null_counts(run[group], matrix)
+    unit = spectrum(matrix, center="steps", normalize=True)
+    drawn[f"{group}_scree_nulls"] = scree(unit, [norm_null(unit), found.flips])
+    n_resolved = int((unit.resolution < unit.S).sum())
+    drawn[f"{group}_time_profiles"] = time_profiles(profiles(unit, min(8, n_resolved)))
+    drawn[f"{group}_overlaps"] = component_overlaps(found.located)
+    return found.to_dict()
+
+
+def _paths(run: Run, group: str, figures: dict[str, Figure]) -> dict[str, Any]:
+    found, null, numbers = path_beside_walks(run[group])
+    drawn = {
+        f"{group}_explained": explained_variance(found, null),
+        f"{group}_scores": principal_scores(found, null),
+    }
+    _add(figures, drawn, group)
+    return numbers
+
+
+def _add(figures: dict[str, Figure], drawn: dict[str, Figure], group: str) -> None:
+    """Add figures whose titles say what they are of."""
+    for key, figure in drawn.items():
         meta = figure.layout.meta
-        figure.update_layout(meta=meta | {"title": f"{meta['title']}: {group}"})
-    return ranks, drawn
+        figures[key] = figure.update_layout(meta=meta | {"title": f"{meta['title']}: {group}"})
 
 
 def _finite(series: Series) -> tuple[np.ndarray, np.ndarray]:
