@@ -5,7 +5,6 @@ import importlib
 import json
 import os
 import sys
-import time
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -166,65 +165,18 @@ def analyse(
             updates; a trajectory of weights looks low-dimensional even for a random walk.
         nulls: Whether to compute these; auto does if it takes less than a minute.
     """
-    import phasescope as ps
-    from phasescope.report import nulls as beside
+    from phasescope.report.analysed import Analysed, analysed
     from phasescope.report.terminal import progress
 
-    recorded = ps.open_run(run)[series]
     with progress(quiet=json) as tell:
-        start = time.perf_counter()
-        gram = ps.gram(recorded, progress=lambda share: tell(0, share, "Gram matrix"))
-        seconds = beside.null_seconds(time.perf_counter() - start)
-    others: dict[str, Any] = {"skipped": "not asked for (--nulls yes)"}
-    if nulls != "no":
-        why = beside.too_dear(seconds if nulls == "auto" else 0.0, len(recorded), "--nulls yes")
-        with progress(quiet=json) as tell:
-            others = _other_nulls(recorded, gram, series, why, lambda s, what: tell(0, s, what))
-    rows = {
-        f"{'centred' if center == 'steps' else 'raw'}{', steps normalised' if unit else ''}": (
-            ps.rank_summary(ps.spectrum(gram, center=center, normalize=unit)).to_dict()
-        )
-        for unit in (False, True)
-        for center in ("none", "steps")
-    }
+        found: Analysed = analysed(run, series, nulls, lambda s, what: tell(0, s, what))
     if json:
-        _print_json(rows | {"nulls": others})
+        _print_json(found.rows | {"nulls": found.nulls})
         return
     from rich.console import Console
-    from rich.table import Table
 
-    table = Table(
-        title=f"{run} {series}: {recorded.shape[0]} steps x {recorded.shape[1]:,} columns"
-    )
-    for name in ("", "> 5% (null)", "> 10% (null)", "> 15% (null)", "PR", "stable", "k90", "k99"):
-        table.add_column(name, justify="left" if not name else "right")
-    for name, row in rows.items():
-        pairs = zip(row["counts"], row["null_counts"], strict=True)
-        cells = [f"{count} ({null})" for count, null in pairs]
-        ranks = [f"{row['participation_ratio']:.1f}", f"{row['stable_rank']:.2f}"]
-        table.add_row(name, *cells, *ranks, str(row["k90"]), str(row["k99"]))
-    Console().print(table)
-    print(
-        "null: the count if the steps had these norms and nothing in common; PR: participation "
-        "ratio"
-    )
-    print("\n".join(beside.null_lines(others)))
-
-
-def _other_nulls(
-    recorded: Any, gram: Any, series: str, why: str | None, tell: Callable[[float, str], None]
-) -> dict[str, Any]:
-    """Random signs and whitened noise, or random walks beside a path; or why not."""
-    from phasescope.report import nulls as beside
-
-    try:
-        if series.startswith(("weights", "probes")):
-            return beside.path_beside_walks(recorded)[2]
-        if why is None:
-            return beside.null_counts(recorded, gram, progress=tell).to_dict()
-    except ValueError as error:  # such as a step without norm: the table above stands
-        why = str(error)
-    return {"skipped": why}
+    Console().print(found.table())
+    print(found.text())
 
 
 def report(
