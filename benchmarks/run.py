@@ -18,6 +18,7 @@ SUBJECTS = {
     "sketch": "sketching",
     "components": "component_norms",
     "s_curves": "ensembles",
+    "measures": "measure_pass",
 }
 # They pick slow kernels for OpenBLAS, and so make every comparison with NumPy flattering.
 SLOWING = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")

@@ -61,7 +61,7 @@ def test_a_quick_run_yields_rows_of_every_subject_and_writes_nothing(tmp_path: P
     found = json.loads(done.stdout)
     assert list(found) == [
         "gram", "gram-recorder", "svd", "sign-flips", "import", "recording", "sketch",
-        "components",
+        "components", "s_curves", "measures",
     ]  # fmt: skip
     for part in found.values():
         assert part["environment"]["torch_threads"] == 1

@@ -3,6 +3,7 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from phasescope.analysis.adam_scales import AdamScales, adam_scales
 from phasescope.analysis.alignment import (
     alignments,
     mode_strengths,
@@ -34,6 +35,14 @@ from phasescope.analysis.growth_fit import FittedGrowth, GrowthComparison, compa
 from phasescope.analysis.intervals import Interval, interval
 from phasescope.analysis.located import LocatedComponents, located_components
 from phasescope.analysis.paths import increment_gram, path_p_values, path_walk_null
+from phasescope.analysis.phases import (
+    GrokTimes,
+    Moment,
+    Phase,
+    first_reached,
+    grok_times,
+    grokking_phases,
+)
 from phasescope.analysis.profiles import (
     ProfileStatistic,
     TimeProfiles,
@@ -60,6 +69,16 @@ from phasescope.analysis.spectrum import (
     norm_null,
     parameter_vectors,
     spectrum,
+)
+from phasescope.analysis.spikes import (
+    Drift,
+    Recovery,
+    Spikes,
+    around_spikes,
+    drift_after,
+    falling_share,
+    find_spikes,
+    recovery,
 )
 from phasescope.analysis.superposition import (
     FeatureStates,
@@ -98,36 +117,45 @@ if TYPE_CHECKING:
     from phasescope import figures, report
 
 __all__ = [
+    "AdamScales",
     "Bumps",
     "Component",
     "CountSketch",
+    "Drift",
     "FeatureStates",
     "FittedGrowth",
     "FlipRankTest",
     "FrozenComparison",
     "Gram",
+    "GrokTimes",
     "GrowthComparison",
     "Interval",
     "LocatedComponents",
+    "Moment",
     "NoiseEdges",
     "NormNull",
     "ParameterTable",
+    "Phase",
     "ProfileStatistic",
     "Projection",
     "RankOneState",
     "RankSummary",
     "Recorder",
+    "Recovery",
     "Run",
     "SCurves",
     "Schedule",
     "Series",
     "Spectrum",
+    "Spikes",
     "Structure",
     "Subspace",
     "TimeProfiles",
     "TurningPoints",
     "WalkNull",
+    "adam_scales",
     "alignments",
+    "around_spikes",
     "at",
     "balanced_growth",
     "compare_growth",
@@ -140,6 +168,7 @@ __all__ = [
     "degenerate_groups",
     "delete_group",
     "dimensions_per_feature",
+    "drift_after",
     "edge_p_values",
     "effective_dimension",
     "effective_rank",
@@ -147,15 +176,20 @@ __all__ = [
     "entropy_rank",
     "every",
     "explained_share",
+    "falling_share",
     "feature_dimensionality",
     "feature_states",
     "figures",
     "find_bumps",
+    "find_spikes",
     "first_crossing",
+    "first_reached",
     "flip_rank_test",
     "flipped_grams",
     "gavish_donoho",
     "gram",
+    "grok_times",
+    "grokking_phases",
     "half_time",
     "heldout_residuals",
     "increment_gram",
@@ -166,9 +200,9 @@ __all__ = [
     "log_spaced",
     "marchenko_pastur_median",
     "mean_alignment",
+    "mode_strengths",
     "mono_fraction",
     "neuron_selectivity",
-    "mode_strengths",
     "noise_edges",
     "noise_scale",
     "norm_null",
@@ -186,6 +220,7 @@ __all__ = [
     "rank_one_flow",
     "rank_one_state",
     "rank_summary",
+    "recovery",
     "relative_spread",
     "report",
     "s_curves",

@@ -152,19 +152,49 @@ def analyse(
     series: str = "gradients",
     nulls: Literal["auto", "yes", "no"] = "auto",
     json: Json = False,
+    operation: str | None = None,
+    basis: str | None = None,
+    activation: str | None = None,
+    attention_rate: float | None = None,
+    train_fraction: float | None = None,
+    split_seed: int = 0,
 ) -> None:
-    """Singular values of a recorded run: counts and ranks, each count beside its norm-only null.
+    """A recorded run: singular values beside their null. A checkpoint: its progress measures.
+
+    A checkpoint is a file with the state dict of anyone's transformer of pairs and needs
+    --operation; its measures stand beside those of untrained networks. Of a run, counts and ranks
+    stand beside those of the norms alone.
 
     Below stand the components that other nulls leave: random signs, and the noise of the whitened
     trajectory. They cost about as much as 110 Gram matrices. A path of weights is laid beside
     random walks instead.
 
     Args:
-        run: The run's directory.
-        series: What to decompose: gradients, updates or weights, as recorded. Count on gradients or
-            updates; a trajectory of weights looks low-dimensional even for a random walk.
+        run: The run's directory, or the checkpoint's file.
+        series: Of a run, what to decompose: gradients, updates or weights, as recorded. Count on
+            gradients or updates; a trajectory of weights looks low-dimensional even for a walk.
         nulls: Whether to compute these; auto does if it takes less than a minute.
+        operation: Of a checkpoint, what it was trained on: add, subtract, multiply or divide.
+        basis: Of a checkpoint, additive or multiplicative; default the operation's own.
+        activation: Of a checkpoint, as the file does not say it: relu, gelu, silu, solu_ln, ...
+        attention_rate: Of a pizza model, between 0 (constant attention) and 1.
+        train_fraction: Share of the pairs it was trained on, if shuffled as Nanda et al. do;
+            without it all pairs count as training pairs.
+        split_seed: Seed of that shuffle.
     """
+    from rich.console import Console
+
+    if run.is_file() or operation is not None:
+        from phasescope.report import analyse_checkpoint, checkpoint_table
+
+        settings = {"activation": activation, "attention_rate": attention_rate, "basis": basis}
+        split = {"train_fraction": train_fraction, "split_seed": split_seed}
+        checkpoint = analyse_checkpoint(run, operation, **settings, **split)
+        if json:
+            _print_json(checkpoint.to_dict())
+        else:
+            Console().print(checkpoint_table(checkpoint))
+        return
     from phasescope.report.analysed import Analysed, analysed
     from phasescope.report.terminal import progress
 
@@ -173,8 +203,6 @@ def analyse(
     if json:
         _print_json(found.rows | {"nulls": found.nulls})
         return
-    from rich.console import Console
-
     Console().print(found.table())
     print(found.text())
 
@@ -325,11 +353,9 @@ def _stored_results(folder: Path | None = None) -> dict[str, Any]:
     from phasescope.report import load_results
 
     package = Path(__file__).parent
-    candidates = [Path("results"), package.parents[1] / "results", package / "results"]
-    places = candidates if folder is None else [folder]
-    for place in places:
-        files = sorted(place.glob("*.json")) if place.is_dir() else []
-        if files:
+    usual = [Path("results"), package.parents[1] / "results", package / "results"]
+    for place in usual if folder is None else [folder]:
+        if files := sorted(place.glob("*.json")) if place.is_dir() else []:
             return {path.stem: load_results(path) for path in files}
     if folder is not None:
         raise ValueError(f"a folder with results/<experiment>.json is required; {folder} has none.")

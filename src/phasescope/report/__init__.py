@@ -1,5 +1,10 @@
 """Claims with verdicts, and the one HTML file that shows them with figures and numbers."""
 
+from phasescope.report.checkpoints import (
+    CheckpointAnalysis,
+    analyse_checkpoint,
+    checkpoint_table,
+)
 from phasescope.report.claims import (
     VERDICTS,
     Claim,
@@ -14,9 +19,12 @@ from phasescope.report.runs import report_runs
 
 __all__ = [
     "VERDICTS",
+    "CheckpointAnalysis",
     "Claim",
     "ExperimentResults",
     "Verdict",
+    "analyse_checkpoint",
+    "checkpoint_table",
     "claims_table",
     "load_results",
     "report_runs",

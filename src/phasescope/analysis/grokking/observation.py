@@ -6,6 +6,7 @@ m neurons, d d_model.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -15,6 +16,8 @@ from torch import Tensor
 
 from phasescope.models.pair_forward import pair_logits
 from phasescope.models.pair_transformer import PairTransformer
+
+PAIRS_AT_ONCE = 1024  # what is not kept stays in the cache: 4 MB of neurons at d_mlp = 512
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,19 +62,25 @@ def observe(model: PairTransformer, *, dtype: torch.dtype = torch.float64) -> Ob
     p, last = model.n_tokens, f"blocks.{model.shape.n_layers - 1}"
     params = {name: w.detach().to(dtype) for name, w in model.named_parameters()}
     hooks = ("attn.hook_pattern", "mlp.hook_pre", "mlp.hook_mid", "mlp.hook_post")
-    kept: dict[str, Tensor] = {}
-
-    def keep(name: str, value: Tensor) -> None:
-        if name.removeprefix(f"{last}.") in hooks:
-            kept[name.rpartition("hook_")[2]] = value.unflatten(0, (p, p))
-
-    with torch.no_grad():
-        logits = pair_logits(params, model.all_pairs(), model.shape, keep)
-        W_L = params[f"{last}.mlp.W_out"] @ params["unembed.W_U"][:, :p]
-    W_E = params["embed.W_E"][:p]
-    return Observation(
-        logits=logits[:, :p].unflatten(0, (p, p)), W_E=W_E, W_L=W_L, params=params, **kept
-    )
+    pairs = model.all_pairs()
+    whole: dict[str, Tensor] = {}
+    for start in range(0, len(pairs), PAIRS_AT_ONCE):
+        part = pairs[start : start + PAIRS_AT_ONCE]
+        seen: dict[str, Tensor] = {}
+        with torch.no_grad():
+            logits = pair_logits(params, part, model.shape, seen.__setitem__)
+        named = {hook.rpartition("hook_")[2]: seen[f"{last}.{hook}"] for hook in hooks}
+        named["logits"] = logits[:, :p]
+        if named["mid"].data_ptr() == named["post"].data_ptr():
+            del named["mid"]
+        for name, values in named.items():
+            if start == 0:
+                whole[name] = values.new_empty(len(pairs), *values.shape[1:])
+            whole[name][start : start + len(part)] = values
+    whole.setdefault("mid", whole["post"])
+    W_L = params[f"{last}.mlp.W_out"] @ params["unembed.W_U"][:, :p]
+    on_pairs = {name: values.unflatten(0, (p, p)) for name, values in whole.items()}
+    return Observation(W_E=params["embed.W_E"][:p], W_L=W_L, params=params, **on_pairs)
 
 
 def logits_from_embeddings(
@@ -94,8 +103,6 @@ def logits_from_embeddings(
         >>> logits_from_embeddings(model)(W_E[:2], W_E[3:5]).shape
         torch.Size([2, 5])
     """
-    import dataclasses
-
     params = {name: w.detach().to(dtype).clone() for name, w in model.named_parameters()}
     p = model.n_tokens
 
