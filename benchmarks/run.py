@@ -17,6 +17,7 @@ SUBJECTS = {
     "recording": "recording",
     "sketch": "sketching",
     "components": "component_norms",
+    "grokking": "grokking",
     "s_curves": "ensembles",
     "measures": "measure_pass",
 }

@@ -61,7 +61,7 @@ def test_a_quick_run_yields_rows_of_every_subject_and_writes_nothing(tmp_path: P
     found = json.loads(done.stdout)
     assert list(found) == [
         "gram", "gram-recorder", "svd", "sign-flips", "import", "recording", "sketch",
-        "components", "s_curves", "measures",
+        "components", "grokking", "s_curves", "measures",
     ]  # fmt: skip
     for part in found.values():
         assert part["environment"]["torch_threads"] == 1
@@ -87,6 +87,7 @@ def test_a_quick_run_yields_rows_of_every_subject_and_writes_nothing(tmp_path: P
     assert goals["recording"]["ratio"] == pytest.approx(allowed)
     assert goals["recording"]["ours"] == pytest.approx([0.12e-3])
     assert goals["sketch"]["ratio"] == [0.25]
+    assert goals["grokking"]["ratio"] == [3.5, 1 / 2.2, 1.4, 1 / 3]
     assert "OPENBLAS_CORETYPE was set" in done.stderr
     assert str(BENCHMARKS.parent) not in done.stdout
     assert str(tmp_path) not in done.stdout

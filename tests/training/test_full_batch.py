@@ -93,6 +93,18 @@ def test_blocks_of_the_test_set_add_up(monkeypatch: pytest.MonkeyPatch):
         torch.testing.assert_close(getattr(parts, name), getattr(whole, name), rtol=1e-6, atol=0)
 
 
+@pytest.mark.slow
+def test_a_compiled_training_is_the_same_up_to_rounding():
+    model, (train, test) = small(), examples()
+    eager = train_full_batch(model, adamw(model), train, test, 20)
+    model = small()
+    compiled = train_full_batch(model, adamw(model), train, test, 20, compiled=True)
+    for name in METRICS:
+        torch.testing.assert_close(
+            getattr(compiled, name), getattr(eager, name), rtol=1e-5, atol=1e-7
+        )
+
+
 def test_losses_are_computed_in_their_precision():
     logits, label = torch.tensor([[25.0, 0.0]]), torch.tensor([0])
     exact = math.log1p(math.exp(-25))

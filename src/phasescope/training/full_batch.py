@@ -156,6 +156,8 @@ def train_full_batch(
     """
     _check(train, test, n_steps)
     measure = torch.compile(_measure) if compiled else _measure
+    # Compiled code reads and writes less, and every other number of rows is compiled anew.
+    block = test[1].shape[-1] if compiled else _BLOCK
     first = recorder.step if recorder is not None else 0
     rows: list[dict[str, Tensor]] = []
 
@@ -171,15 +173,15 @@ def train_full_batch(
         optimizer.zero_grad(set_to_none=True)
         losses, accuracy = measure(model, *train, loss_fn)
         losses.sum().backward()
-        note(step, _metrics(losses, accuracy, model, test, loss_fn, measure))
+        note(step, _metrics(losses, accuracy, model, test, loss_fn, measure, block))
         if rate is not None:
             rate.before_update(step, losses)
         optimizer.step()
         if recorder is not None:
             recorder.end_step()
     with torch.no_grad():
-        losses, accuracy = _in_blocks(model, train, loss_fn, measure)
-    note(max(first, n_steps), _metrics(losses, accuracy, model, test, loss_fn, measure))
+        losses, accuracy = _in_blocks(model, train, loss_fn, _measure, _BLOCK)
+    note(max(first, n_steps), _metrics(losses, accuracy, model, test, loss_fn, measure, block))
     curves = {name: torch.stack([row[name] for row in rows]).cpu() for name in METRICS}
     return TrainingCurves(torch.arange(first, first + len(rows)), **curves)
 
@@ -203,14 +205,14 @@ def _measure(
 
 
 def _in_blocks(
-    model: nn.Module, examples: Examples, loss_fn: LossFunction, measure: Any
+    model: nn.Module, examples: Examples, loss_fn: LossFunction, measure: Any, block: int
 ) -> tuple[Tensor, Tensor]:
     pairs, labels = examples
-    blocks = list(zip(pairs.split(_BLOCK, -2), labels.split(_BLOCK, -1), strict=True))
-    found = [measure(model, *block, loss_fn) for block in blocks]
+    blocks = list(zip(pairs.split(block, -2), labels.split(block, -1), strict=True))
+    found = [measure(model, *part, loss_fn) for part in blocks]
     if len(found) == 1:
         return found[0]
-    shares = [block[1].shape[-1] / labels.shape[-1] for block in blocks]
+    shares = [part[1].shape[-1] / labels.shape[-1] for part in blocks]
     loss = sum(share * loss for share, (loss, _) in zip(shares, found, strict=True))
     accuracy = sum(share * right for share, (_, right) in zip(shares, found, strict=True))
     return torch.as_tensor(loss), torch.as_tensor(accuracy)
@@ -223,9 +225,10 @@ def _metrics(
     test: Examples,
     loss_fn: LossFunction,
     measure: Any,
+    block: int,
 ) -> dict[str, Tensor]:
     with torch.no_grad():
-        test_loss, test_accuracy = _in_blocks(model, test, loss_fn, measure)
+        test_loss, test_accuracy = _in_blocks(model, test, loss_fn, measure, block)
     values = (losses.detach().clone(), accuracy, test_loss, test_accuracy)
     return dict(zip(METRICS, values, strict=True))
 
