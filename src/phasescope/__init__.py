@@ -43,6 +43,10 @@ from phasescope.analysis.phases import (
     grok_times,
     grokking_phases,
 )
+from phasescope.analysis.increments import increments
+from phasescope.analysis.intervals import Interval, interval
+from phasescope.analysis.located import LocatedComponents, located_components
+from phasescope.analysis.mass import direction_mass
 from phasescope.analysis.profiles import (
     ProfileStatistic,
     TimeProfiles,
@@ -63,6 +67,7 @@ from phasescope.analysis.ranks import (
 )
 from phasescope.analysis.rates import SCurves, first_crossing, s_curves
 from phasescope.analysis.residuals import heldout_residuals, mean_alignment, subspace_overlap
+from phasescope.analysis.sampling import StepSample, sample_steps, sampled_gram
 from phasescope.analysis.spectrum import (
     NormNull,
     Spectrum,
@@ -94,6 +99,7 @@ from phasescope.analysis.superposition import (
 from phasescope.analysis.surrogates import flipped_grams
 from phasescope.analysis.tracy_widom import tracy_widom_cdf, tracy_widom_quantile
 from phasescope.analysis.turning import TurningPoints, turning_points
+from phasescope.analysis.turns import TurningTest, curvature, turning_angles, turning_test
 from phasescope.analysis.variances import parameter_variances
 from phasescope.analysis.walks import (
     WalkNull,
@@ -148,10 +154,12 @@ __all__ = [
     "Series",
     "Spectrum",
     "Spikes",
+    "StepSample",
     "Structure",
     "Subspace",
     "TimeProfiles",
     "TurningPoints",
+    "TurningTest",
     "WalkNull",
     "adam_scales",
     "alignments",
@@ -169,6 +177,10 @@ __all__ = [
     "delete_group",
     "dimensions_per_feature",
     "drift_after",
+    "curvature",
+    "degenerate_groups",
+    "delete_group",
+    "direction_mass",
     "edge_p_values",
     "effective_dimension",
     "effective_rank",
@@ -194,6 +206,7 @@ __all__ = [
     "heldout_residuals",
     "increment_gram",
     "interference",
+    "increments",
     "interval",
     "largest_gap",
     "located_components",
@@ -225,6 +238,8 @@ __all__ = [
     "report",
     "s_curves",
     "saxe_mode",
+    "sample_steps",
+    "sampled_gram",
     "spectrum",
     "stable_rank",
     "structure",
@@ -233,6 +248,8 @@ __all__ = [
     "tracy_widom_cdf",
     "tracy_widom_quantile",
     "turning_points",
+    "turning_angles",
+    "turning_test",
     "walk_null",
     "whitened_gram",
 ]
