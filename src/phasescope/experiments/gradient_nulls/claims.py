@@ -8,7 +8,6 @@ from phasescope.experiments.evidence import MIN_SEEDS, OverSeeds, undecided
 from phasescope.experiments.gradient_nulls.config import (
     DECIDING,
     DECIDING_SETTINGS,
-    DEFAULT,
     OTHERS,
     PLACES,
     SOURCE,
@@ -96,7 +95,7 @@ def _a6(settings: Settings) -> Claim:
         id="A6",
         statement="the count is a small fraction of what 'nothing going on' gives",
         source=SOURCE,
-        rule="FlipPA count (edge rule, 19 copies, no deflation) of 400 gradients of the training, "
+        rule="FlipPA count (edge rule, 19 copies, no deflation, mean subtracted before flipping) of 400 gradients of the training, "
         "scaled to norm one and centred over steps, over the smallest of the three counts of 400 "
         "gradients at weights frozen at initialisation, middle and end; reproduced if the 95% "
         "interval of the mean over seeds ends below 1/2 in at least one of the three settings, "
@@ -164,8 +163,8 @@ def _a8(settings: Settings) -> Claim:
         verdict="answered" if n_seeds >= MIN_SEEDS else undecided(n_seeds),
         sentence=f"Count over that of the norms: {_listed(norm)}; at most 1/2 in "
         f"{len(low)} of {len(norm)}. Centred, over that of norm-matched gradients at frozen "
-        f"weights: {_listed(frozen)}; below 1 in {len(made)} of {len(frozen)}. Components above random "
-        f"signs over those at frozen weights: {_listed(flips)}.",
+        f"weights: {_listed(frozen)}; below 1 in {len(made)} of {len(frozen)}. Components above "
+        f"random signs over those at frozen weights: {_listed(flips)}.",
     )
 
 

@@ -5,6 +5,7 @@ Letters: T sampled steps, P parameters.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from phasescope.experiments.gradient_nulls.training import ExamplePaths, Trainin
 N_COMPONENTS = (1, 2, 5, 10, 20, 50, 100, 200, 400)
 N_PROFILES = 8
 SCHEMES = ("random", "even", "jittered", "norm-weighted")
-_DROPPED = (0, 20, 50, 100, 200, 500, 1000)
+_DROPPED = (100, 500, 1000)
 _N_SAMPLINGS = 10
 _TURN_WINDOW = 0.05  # of the checkpoints, before and after
 
@@ -73,8 +74,6 @@ def _list(values: Tensor) -> list[float]:
 
 def _with_steps(spectrum: ps.Spectrum, steps: list[int]) -> ps.Spectrum:
     """The spectrum of rows in memory under the steps that they belong to."""
-    from dataclasses import replace
-
     return replace(spectrum, steps=torch.tensor(steps))
 
 
@@ -129,7 +128,7 @@ def _sliding(config: Config) -> list[tuple[int, int | None]]:
 
 
 def _windows(gram: ps.Gram, bounds: list[tuple[int, int | None]]) -> list[dict[str, Any]]:
-    """Count, its norm null and ranks of stretches of the training, as recorded and step-normalised."""
+    """Count, its norm null and ranks of stretches of the training, raw and step-normalised."""
     rows = []
     for first, stop in bounds:
         row: dict[str, Any] = {"first": first, "stop": stop}

@@ -20,6 +20,7 @@ from phasescope.experiments.gradient_nulls.training import Training, rows_of
 
 N_DIRECTIONS = 10  # of the overlaps
 _N_WALKS = 20
+_N_COPIES = 9  # level .1
 _CENTERS: dict[str, Center] = {"raw": "none", "centred": "steps"}
 
 
@@ -59,12 +60,12 @@ def compare_series(
     rows: dict[str, Any] = {}
     spectra = {}
     for name, A in matrices.items():
-        gram = ps.gram(A, dtype=torch.float64)
+        gram = ps.gram(A)
         spectra[name] = ps.spectrum(gram, center="steps")
         raw = ps.spectrum(gram, time_vectors=False)
         rows[name] = {"raw": _ranks(raw), "centred": _ranks(spectra[name])}
         if name in ("updates", "increments"):
-            found = counts(A, seed=seed, only_deciding=True)[DECIDING]
+            found = counts(A, seed=seed, n_copies=_N_COPIES)[DECIDING]
             rows[name]["flip_count"] = found["flip_count"]
     rows["weights"]["walk"] = _walks(training, updates, seed)
     return {"rows": rows, "overlaps": _overlaps(matrices, spectra, other)}
