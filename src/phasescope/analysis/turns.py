@@ -149,8 +149,9 @@ def turning_test(
 
     Since walks themselves turn by a right angle, only sharper turns are found: of two straight
     stretches at an angle of 120 degrees or more, with noise of a tenth of the drift, and not at 90.
-    It says that the path turns, not why: a change of the learning rate turns a path too. Increments
-    correlated in time make a path smoother than its walks: the test errs on the safe side then.
+    It says that the path turns, not why: a change of the learning rate turns a path too, and a path
+    that fluctuates around one place turns everywhere, unlike a walk. Increments correlated in time
+    make a path smoother than its walks: the test errs on the safe side then.
 
     Args:
         gram: Of the trajectory (weights, logits, losses of fixed examples), rows in order.

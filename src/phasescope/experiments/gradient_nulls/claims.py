@@ -95,12 +95,12 @@ def _a6(settings: Settings) -> Claim:
         id="A6",
         statement="the count is a small fraction of what 'nothing going on' gives",
         source=SOURCE,
-        rule="FlipPA count (edge rule, 19 copies, no deflation, mean subtracted before flipping) of 400 gradients of the training, "
-        "scaled to norm one and centred over steps, over the smallest of the three counts of 400 "
-        "gradients at weights frozen at initialisation, middle and end; reproduced if the 95% "
-        "interval of the mean over seeds ends below 1/2 in at least one of the three settings, "
-        "refuted if it begins above 1/2 in each, else inconclusive. Counts above 10%, norms alone, "
-        "other centrings are shown and do not decide.",
+        rule="FlipPA count (edge rule, 19 copies, no deflation, mean subtracted before flipping) "
+        "of 400 gradients of the training, scaled to norm one and centred over steps, over the "
+        "smallest of the three counts of 400 gradients at weights frozen at initialisation, middle "
+        "and end; reproduced if the 95% interval of the mean over seeds ends below 1/2 in at least "
+        "one of the three settings, refuted if it begins above 1/2 in each, else inconclusive. "
+        "Counts above 10%, norms alone, other centrings are shown and do not decide.",
         value=ratios[best].mean,
         interval=ratios[best].interval,
         unit=f"count of the training / count at frozen weights ({best})",

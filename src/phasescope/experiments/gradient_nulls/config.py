@@ -48,12 +48,13 @@ DECIDING_SETTINGS = (
     _MNIST,
     replace(_MNIST, optimizer="adam", learning_rate=1e-3),
 )
+_OTHER = replace(_MNIST, n_steps=1000)
 OTHERS = (
-    replace(_MNIST, process="logistic"),
-    Config("quadratic", learning_rate=0.5),
-    Config("low_rank", learning_rate=0.05),
-    Config("modular", optimizer="adam", learning_rate=3e-3),
-    Config("planted", batch_size=1, n_steps=1000, n_sampled=1000),
+    replace(_OTHER, process="logistic"),
+    replace(_OTHER, process="quadratic", learning_rate=0.5),
+    replace(_OTHER, process="low_rank", learning_rate=0.05),
+    replace(_OTHER, process="modular", optimizer="adam", learning_rate=3e-3),
+    replace(_OTHER, process="planted", batch_size=1, n_steps=400),  # all of them are sampled
 )
 _SHORT: dict[str, Any] = {"n_steps": 160, "n_sampled": 80, "n_checkpoints": 40}
 SMOKE = tuple(

@@ -52,7 +52,10 @@ def counts(X: Float[Tensor, "T P"], *, seed: int, n_copies: int = N_COPIES) -> d
             largest[name] = max(largest[name], float(S[0]))
     return {
         name: _ranks(spectrum)
-        | {"flip_count": int((max(largest[name], spectrum.resolution) < spectrum.S).sum())}
+        | {
+            "edge": largest[name],
+            "flip_count": int((max(largest[name], spectrum.resolution) < spectrum.S).sum()),
+        }
         for name, spectrum in found.items()
     }
 

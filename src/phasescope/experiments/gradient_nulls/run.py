@@ -11,11 +11,21 @@ from typing import Any
 import torch
 
 import phasescope as ps
-from phasescope.experiments.gradient_nulls.config import PLACES, VARIANTS, Config, Results
+from phasescope.experiments.gradient_nulls.config import (
+    DECIDING,
+    PLACES,
+    VARIANTS,
+    Config,
+    Results,
+)
 from phasescope.experiments.gradient_nulls.counting import counts
 from phasescope.experiments.gradient_nulls.processes import make_process
 from phasescope.experiments.gradient_nulls.questions import answers
-from phasescope.experiments.gradient_nulls.series import compare_series
+from phasescope.experiments.gradient_nulls.series import (
+    compare_series,
+    leading_directions,
+    overlap,
+)
 from phasescope.experiments.gradient_nulls.training import (
     gradients_at,
     other_order,
@@ -52,16 +62,20 @@ def run(config: Config, directory: Path, *, progress: Progress | None = None) ->
         "all_steps": _all_steps(gram),
     }
     tell(0.2, "random signs")
+    sampled, directions = ps.gram(X), leading_directions(X)
     nulls: dict[str, Any] = {"training": counts(X, seed=config.seed)}
-    frozen = {}
+    frozen, spectra = {}, {"training": _deciding_values(sampled)}
     for i, place in enumerate(PLACES):
         tell(0.3 + 0.15 * i, f"frozen weights, {place}")
         gradients = gradients_at(config, process, training, place, scratch)
         frozen[place] = ps.gram(gradients)
-        nulls[place] = counts(torch.from_numpy(gradients[: len(X)].copy()), seed=config.seed)
+        first = torch.from_numpy(gradients[: len(X)].copy())
+        spectra[place] = _deciding_values(ps.gram(first))
+        nulls[place] = counts(first, seed=config.seed)
+        nulls[place]["overlap"] = overlap(directions, leading_directions(first))
         for name, (center, unit) in VARIANTS.items():
             matched = ps.compare_with_frozen(
-                ps.gram(X), frozen[place], center=center, normalize=unit, n_draws=_N_DRAWS
+                sampled, frozen[place], center=center, normalize=unit, n_draws=_N_DRAWS
             )
             nulls[place][name]["matched_count"] = float(matched.null["count above 10%"].median())
         whole = ps.spectrum(frozen[place], center="steps", normalize=True, time_vectors=False)
@@ -75,7 +89,7 @@ def run(config: Config, directory: Path, *, progress: Progress | None = None) ->
     if not config.keep_trajectory:
         shutil.rmtree(scratch)
     tell(1.0, "done")
-    return Results(config, numbers | found | {"drawn": drawn})
+    return Results(config, numbers | found | {"drawn": drawn | {"spectra": spectra}})
 
 
 def load(config: Config, directory: Path, numbers: dict[str, Any]) -> Results:
@@ -86,8 +100,16 @@ def load(config: Config, directory: Path, numbers: dict[str, Any]) -> Results:
 def _all_steps(gram: ps.Gram) -> dict[str, Any]:
     """Counts of all steps beside those of their norms."""
     rows = {}
-    for name, (center, unit) in VARIANTS.items():
+    for name in ("raw", DECIDING):
+        center, unit = VARIANTS[name]
         spectrum = ps.spectrum(gram, center=center, normalize=unit, time_vectors=False)
         summary = ps.rank_summary(spectrum, (0.1,))
         rows[name] = {"count": summary.counts[0], "norm_null": summary.null_counts[0]}
     return rows
+
+
+def _deciding_values(gram: ps.Gram) -> list[float]:
+    """Singular values of the variant that decides, to four digits."""
+    center, unit = VARIANTS[DECIDING]
+    values = ps.spectrum(gram, center=center, normalize=unit, time_vectors=False).S
+    return [float(f"{s:.4g}") for s in values.tolist()]

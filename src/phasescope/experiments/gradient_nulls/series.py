@@ -120,13 +120,21 @@ def _overlaps(
     k = min(N_DIRECTIONS, *resolved)
     bases = {name: ps.parameter_vectors(A, spectrum, k) for name, (A, spectrum) in found.items()}
     pairs = {
-        f"{a} and {b}": _overlap(bases[a], bases[b]) for a, b in itertools.combinations(names, 2)
+        f"{a} and {b}": overlap(bases[a], bases[b]) for a, b in itertools.combinations(names, 2)
     }
-    pairs["two halves of the gradients"] = _overlap(bases["half"], bases["other half"])
-    pairs["gradients in another data order"] = _overlap(bases["gradients"], bases["another order"])
+    pairs["two halves of the gradients"] = overlap(bases["half"], bases["other half"])
+    pairs["gradients in another data order"] = overlap(bases["gradients"], bases["another order"])
     pairs["random directions"] = k / X.shape[1]
     return pairs
 
 
-def _overlap(a: Float32[Tensor, "k P"], b: Float32[Tensor, "k P"]) -> float:
-    return float((a.double() @ b.double().T).square().sum() / len(a))
+def leading_directions(A: Float[Tensor, "T P"]) -> Float32[Tensor, "k P"]:
+    """The 10 leading parameter directions of the rows, centred over steps; fewer if unresolved."""
+    spectrum = ps.spectrum(ps.gram(A), center="steps")
+    k = min(N_DIRECTIONS, int((spectrum.resolution < spectrum.S).sum()))
+    return ps.parameter_vectors(A, spectrum, k)
+
+
+def overlap(a: Float32[Tensor, "k P"], b: Float32[Tensor, "l P"]) -> float:
+    """Mean squared cosine of the directions of the smaller set with the span of the other."""
+    return float((a.double() @ b.double().T).square().sum() / min(len(a), len(b)))
