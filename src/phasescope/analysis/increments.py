@@ -41,9 +41,10 @@ def increments(gram: Gram) -> Gram:
             "trajectory at more steps."
         )
     K = gram.K.diff(dim=0).diff(dim=1)
+    K = (K + K.T) / 2
+    K.diagonal().clamp_(min=0)  # rounding of far points may leave less than nothing
     # eps is relative to the squared norms of the rows: here to those of the differences.
     before, after = float(gram.K.diagonal().max()), float(K.diagonal().max())
     eps = gram.eps * (4 * before / after if after > 0 else 1.0)
-    return Gram(
-        (K + K.T) / 2, gram.steps[:-1], gram.row_sums.diff(), gram.n_columns, {}, max(gram.eps, eps)
-    )  # fmt: skip
+    sums = gram.row_sums.diff()
+    return Gram(K, gram.steps[:-1], sums, gram.n_columns, {}, max(gram.eps, eps))

@@ -144,8 +144,8 @@ def turning_test(
     $\min(\|a\|, \|b\|) \cdot ig\| a/\|a\| - b/\|b\| ig\|$ over the root mean square distance of
     the path from its mean. The angle alone would be largest where a path hardly moves. The walks'
     bends have a mean and a standard deviation at every point, and their largest standardised bend
-    anywhere gives the threshold, so that a walk has a turn with probability `level` (measured: .07
-    of 100 walks of 80 points with decaying steps, nominal .05).
+    anywhere gives the threshold, so that a walk has a turn with probability `level`. Every path is
+    standardised by all the others, so that trajectory and walks are treated alike.
 
     Since walks themselves turn by a right angle, only sharper turns are found: of two straight
     stretches at an angle of 120 degrees or more, with noise of a tenth of the drift, and not at 90.
@@ -203,17 +203,16 @@ def turning_test(
     d = float(n_dimensions or _noise_dimension(moved))
     walks, null_shares = _walks(scales, k, d, n_draws, seed)
     bends, null_bends = _bends(points, window), _bends(walks, window)
-    mean, sd = null_bends.mean(0), null_bends.std(0)
-    z = (bends - mean) / sd
-    highest = ((null_bends - mean) / sd).nan_to_num(-math.inf).amax(1)
-    threshold = float(highest.quantile(1 - level))
-    observed = z.nan_to_num(-math.inf)
-    p = float((1 + (highest >= observed.max()).sum()) / (n_draws + 1))
+    z = _beside_the_others(torch.cat([bends[None], null_bends]))
+    observed, highest = z[0].nan_to_num(-math.inf), z[1:].nan_to_num(-math.inf).amax(1)
+    order = math.ceil(round((1 - level) * (n_draws + 1), 9))
+    threshold = float(highest.sort().values[order - 1]) if order <= n_draws else math.inf
+    p = (1 + int((highest >= observed.max()).sum())) / (n_draws + 1)
     peaks = tuple(int(gram.steps[row]) for row in _peaks(observed, threshold))
     shares = (whole.S**2 / (whole.S**2).sum())[:k]
     return TurningTest(
-        points, turning_angles(points, window), bends, null_bends, walks[0], shares, null_shares, z,
-        threshold, p, level, peaks, d, window, gram.steps,
+        points, turning_angles(points, window), bends, null_bends, walks[0], shares, null_shares,
+        z[0], threshold, p, level, peaks, d, window, gram.steps,
     )  # fmt: skip
 
 
@@ -225,6 +224,14 @@ def _bends(points: Float64[Tensor, "*batch n k"], window: int) -> Float64[Tensor
     centred = points - points.mean(-2, keepdim=True)
     size = (centred**2).sum(-1).mean(-1).sqrt()
     return _padded(torch.minimum(a, b) * change / size[..., None], points, window)
+
+
+def _beside_the_others(values: Float64[Tensor, "R n"]) -> Float64[Tensor, "R n"]:
+    """Every row minus the mean of the other rows, over their standard deviation."""
+    m = len(values) - 1
+    mean = (values.sum(0) - values) / m
+    squares = ((values**2).sum(0) - values**2) / m
+    return (values - mean) / ((squares - mean**2) * m / (m - 1)).sqrt()
 
 
 def _noise_dimension(moved: Gram) -> float:

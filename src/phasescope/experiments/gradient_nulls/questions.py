@@ -22,6 +22,7 @@ N_PROFILES = 8
 SCHEMES = ("random", "even", "jittered", "norm-weighted")
 _DROPPED = (100, 500, 1000)
 _N_SAMPLINGS = 10
+_N_WALKS = 99
 _TURN_WINDOW = 0.05  # of the checkpoints, before and after
 
 
@@ -201,7 +202,7 @@ def _paths(paths: ExamplePaths, seed: int) -> tuple[dict[str, Any], dict[str, An
         matrix = torch.stack([row.flatten() for row in rows]).double()
         K = ps.gram(matrix)
         gram = ps.Gram(K.K, steps, K.row_sums, K.n_columns, {}, K.eps)
-        found = ps.turning_test(gram, window=window, seed=seed)
+        found = ps.turning_test(gram, window=window, n_draws=_N_WALKS, seed=seed)
         turns[name] = {
             "shares": found.shares.tolist(),
             "null_shares": found.null_shares.median(0).values.tolist(),

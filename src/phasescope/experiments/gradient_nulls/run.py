@@ -83,7 +83,9 @@ def run(config: Config, directory: Path, *, progress: Progress | None = None) ->
         nulls[place]["effective_dimension"] = dimension if math.isfinite(dimension) else None
     tell(0.75, "updates, weights, increments")
     other = other_order(config)
-    numbers |= {"nulls": nulls, "series": compare_series(training, X, other, seed=config.seed)}
+    flips = nulls["training"][DECIDING]["flip_count"]
+    numbers["nulls"] = nulls
+    numbers["series"] = compare_series(training, X, other, flip_count=flips, seed=config.seed)
     tell(0.85, "questions")
     found, drawn = answers(config, gram, X, training, frozen["middle"], other)
     if not config.keep_trajectory:

@@ -25,7 +25,12 @@ _CENTERS: dict[str, Center] = {"raw": "none", "centred": "steps"}
 
 
 def compare_series(
-    training: Training, X: Float[Tensor, "T P"], other: Float[Tensor, "T P"], *, seed: int
+    training: Training,
+    X: Float[Tensor, "T P"],
+    other: Float[Tensor, "T P"],
+    *,
+    flip_count: int,
+    seed: int,
 ) -> dict[str, Any]:
     """Counts, ranks and leading directions of every series, each beside its own null.
 
@@ -43,6 +48,7 @@ def compare_series(
         training: The recorded training.
         X: Its gradients at the sampled steps.
         other: Gradients of a training in another data order.
+        flip_count: Components of the gradients above random signs.
         seed: Of signs and walks.
     """
     recorded, sample = training.recorded, training.sample
@@ -64,11 +70,19 @@ def compare_series(
         spectra[name] = ps.spectrum(gram, center="steps")
         raw = ps.spectrum(gram, time_vectors=False)
         rows[name] = {"raw": _ranks(raw), "centred": _ranks(spectra[name])}
-        if name in ("updates", "increments"):
+        if name == "gradients" or (name == "updates" and _parallel(A, X)):
+            rows[name]["flip_count"] = flip_count  # rows of norm one are the same up to signs
+        elif name in ("updates", "increments"):
             found = counts(A, seed=seed, n_copies=_N_COPIES)[DECIDING]
             rows[name]["flip_count"] = found["flip_count"]
     rows["weights"]["walk"] = _walks(training, updates, seed)
     return {"rows": rows, "overlaps": _overlaps(matrices, spectra, other)}
+
+
+def _parallel(A: Float[Tensor, "T P"], B: Float[Tensor, "T P"]) -> bool:
+    """Whether every row of one matrix is a multiple of that of the other, up to rounding."""
+    cosines = torch.nn.functional.cosine_similarity(A.double(), B.double(), dim=1)
+    return bool((cosines.abs() > 1 - 1e-6).all())
 
 
 def _ranks(spectrum: ps.Spectrum) -> dict[str, Any]:
