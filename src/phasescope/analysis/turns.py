@@ -15,7 +15,7 @@ from torch import Tensor
 
 from phasescope.analysis.frozen import effective_dimension
 from phasescope.analysis.gram import Gram
-from phasescope.analysis.increments import increments
+from phasescope.analysis.paths import increment_gram
 from phasescope.analysis.spectrum import check_resolved, spectrum
 from phasescope.analysis.walks import wishart_factor
 
@@ -137,7 +137,9 @@ def turning_test(
     The first two principal components of *any* smooth path bend: those of a random walk are a
     parabola. An inflection means something where the path bends more than walks do at that place.
     The walks have the norms of the trajectory's own increments, one after the other, and normal
-    noise of d dimensions; each goes through its own principal component analysis.
+    noise of d dimensions; each goes through its own principal component analysis. (Walks of the
+    path's own increments with random signs, see `path_walk_null`, go to and fro along whatever
+    drift there is, so that no turn of a path is sharp beside theirs.)
 
     What is compared is the *bend*: with $b = x_t - x_{t-w}$ and $a = x_{t+w} - x_t$
 
@@ -168,7 +170,8 @@ def turning_test(
 
     Raises:
         ValueError: There are too few points for the window, the trajectory stands still somewhere
-            or has fewer than k components, or a number is out of range.
+            or has fewer than k components, its increments are all alike (so that the noise has no
+            dimension: pass `n_dimensions`), or a number is out of range.
 
     Example:
         >>> from phasescope.analysis.gram import gram
@@ -193,7 +196,7 @@ def turning_test(
     whole = spectrum(gram, center="steps")
     check_resolved(whole, k)
     points = whole.time_vectors[:, :k] * whole.S[:k]
-    moved = increments(gram)
+    moved = increment_gram(gram)
     scales = moved.K.diagonal().sqrt()
     if not bool((scales > 0).all()):
         raise ValueError(
@@ -238,7 +241,7 @@ def _noise_dimension(moved: Gram) -> float:
     """Effective dimension of what differs between neighbouring increments, each used once."""
     K = moved.K / moved.K.diagonal().sqrt() / moved.K.diagonal().sqrt()[:, None]
     units = Gram(K, moved.steps, moved.row_sums, moved.n_columns, {}, moved.eps)
-    differences = increments(units)
+    differences = increment_gram(units)
     return effective_dimension(
         spectrum(differences, steps=differences.steps[::2].tolist(), time_vectors=False)
     )
