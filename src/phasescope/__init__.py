@@ -47,6 +47,7 @@ from phasescope.analysis.increments import increments
 from phasescope.analysis.intervals import Interval, interval
 from phasescope.analysis.located import LocatedComponents, located_components
 from phasescope.analysis.mass import direction_mass
+from phasescope.analysis.paths import increment_gram, path_p_values, path_walk_null
 from phasescope.analysis.profiles import (
     ProfileStatistic,
     TimeProfiles,
@@ -172,6 +173,7 @@ __all__ = [
     "conserved_matrix",
     "contested",
     "count_above",
+    "curvature",
     "dead_neurons",
     "degenerate_groups",
     "delete_group",
@@ -206,7 +208,6 @@ __all__ = [
     "heldout_residuals",
     "increment_gram",
     "interference",
-    "increments",
     "interval",
     "largest_gap",
     "located_components",
@@ -237,9 +238,9 @@ __all__ = [
     "relative_spread",
     "report",
     "s_curves",
-    "saxe_mode",
     "sample_steps",
     "sampled_gram",
+    "saxe_mode",
     "spectrum",
     "stable_rank",
     "structure",
@@ -247,8 +248,8 @@ __all__ = [
     "time_profiles",
     "tracy_widom_cdf",
     "tracy_widom_quantile",
-    "turning_points",
     "turning_angles",
+    "turning_points",
     "turning_test",
     "walk_null",
     "whitened_gram",

@@ -7,6 +7,7 @@ from phasescope.figures.alternatives import (
     curves_by_directions,
     losses_over_steps,
 )
+from phasescope.figures.bundles import Bundle, curves_beside_nulls
 from phasescope.figures.counts import SettingCounts, counts_against_dropped_steps, counts_by_setting
 from phasescope.figures.curves import metrics_over_time, norms_over_time, training_curves
 from phasescope.figures.growth import (
@@ -22,8 +23,13 @@ from phasescope.figures.profiles import time_profiles
 from phasescope.figures.residuals import ResidualCurve, residual_curve
 from phasescope.figures.scree import scree
 from phasescope.figures.spectra import time_vectors
+from phasescope.figures.paths import component_profiles, path_and_bends
+from phasescope.figures.residuals import ResidualCurve, residual_curve
+from phasescope.figures.spectra import scree, time_vectors
+from phasescope.figures.strips import seed_strips
 
 __all__ = [
+    "Bundle",
     "DirectionCurve",
     "DirectionPanel",
     "ResidualCurve",
@@ -33,8 +39,10 @@ __all__ = [
     "alignment_over_training",
     "component_overlaps",
     "ablation_curves",
+    "component_profiles",
     "counts_against_dropped_steps",
     "counts_by_setting",
+    "curves_beside_nulls",
     "curves_by_directions",
     "explained_variance",
     "losses_over_steps",
@@ -46,6 +54,11 @@ __all__ = [
     "scree",
     "seed_curves",
     "time_profiles",
+    "path_and_bends",
+    "residual_curve",
+    "scree",
+    "seed_curves",
+    "seed_strips",
     "time_vectors",
     "training_curves",
     "values_by_setting",

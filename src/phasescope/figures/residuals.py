@@ -34,9 +34,13 @@ class ResidualCurve:
 
 
 def residual_curve(
-    curves: Sequence[ResidualCurve], nulls: Sequence[ResidualCurve] = ()
+    curves: Sequence[ResidualCurve],
+    nulls: Sequence[ResidualCurve] = (),
+    *,
+    x_title: str = "sampled steps",
+    log_x: bool = False,
 ) -> go.Figure:
-    """Relative residual of held-out steps against the number of sampled steps.
+    """Relative residual of held-out steps against the number of sampled steps, or of directions.
 
     One line with a band (lowest to highest decile) per curve; nulls are dashed, in the colour of
     the curve at the same position. A residual that falls with more samples also falls for noise
@@ -45,6 +49,8 @@ def residual_curve(
     Args:
         curves: One curve per way of sampling or centring.
         nulls: The null or control of each curve, in the same order; may be fewer.
+        x_title: What `n_sampled` counts.
+        log_x: Whether the horizontal axis is logarithmic.
 
     Returns:
         The figure.
@@ -89,7 +95,8 @@ def residual_curve(
             marker={"symbol": "circle" if dash == "solid" else "circle-open", "size": 7},
         )
     top = max(float(np.nanmax(curve.high)) for curve, _, _ in pairs)
-    figure.update_xaxes(title_text="sampled steps", rangemode="tozero")
+    axis = {"type": "log"} if log_x else {"rangemode": "tozero"}
+    figure.update_xaxes(title_text=x_title, **axis)
     figure.update_yaxes(
         title_text="held-out residual / norm of the step", range=[0, max(1.0, top) * 1.05]
     )

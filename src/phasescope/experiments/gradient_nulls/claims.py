@@ -61,8 +61,8 @@ def norm_ratio(result: Results, variant: str = "raw") -> float:
     return row["count"] / max(1, row["norm_null"])
 
 
-def _mnist(settings: Settings) -> Settings:
-    """The settings that decide; where none was run, all of the first process."""
+def deciding_settings(settings: Settings) -> Settings:
+    """The settings that decide A6 and A16; where none was run, the first that was."""
     wanted = [setting(config) for config in DECIDING_SETTINGS]
     found = {name: settings[name] for name in wanted if name in settings}
     return found or dict([next(iter(settings.items()))])
@@ -74,7 +74,7 @@ def _fewest_seeds(settings: Settings, wanted: Sequence[str]) -> int:
 
 
 def _a6(settings: Settings) -> Claim:
-    shown = _mnist(settings)
+    shown = deciding_settings(settings)
     ratios = {name: OverSeeds.of(runs, flip_ratio) for name, runs in shown.items()}
     holding = [name for name, ratio in ratios.items() if ratio.high <= SMALL]
     failing = [name for name, ratio in ratios.items() if ratio.low > SMALL]
@@ -117,7 +117,7 @@ def _a6(settings: Settings) -> Claim:
 
 
 def _flips(result: Results, place: str) -> float:
-    return result.numbers["nulls"][place][DECIDING]["flip_count"]
+    return float(result.numbers["nulls"][place][DECIDING]["flip_count"])
 
 
 def _each(settings: Settings, statistic: Statistic) -> dict[str, OverSeeds]:
@@ -169,7 +169,7 @@ def _a8(settings: Settings) -> Claim:
 
 
 def _a16(settings: Settings) -> Claim:
-    shown = _mnist(settings)
+    shown = deciding_settings(settings)
     default = setting(DECIDING_SETTINGS[1])
     name = default if default in shown else next(iter(shown))
     wanted = [setting(config) for config in DECIDING_SETTINGS]
@@ -218,4 +218,4 @@ def _overlap_of(pair: str) -> Statistic:
 
 
 def _count_of(series: str) -> Statistic:
-    return lambda result: result.numbers["series"]["rows"][series]["centred"]["count"]
+    return lambda result: float(result.numbers["series"]["rows"][series]["centred"]["count"])

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
+from phasescope.analysis.sampling import Scheme
 from phasescope.analysis.spectrum import Center
 
 SOURCE = "G. Baker, SVD of a time series of gradient updates on MNIST (LessWrong), and its thread"
@@ -21,6 +22,7 @@ VARIANTS: dict[str, tuple[Center, bool]] = {
 }
 DECIDING = "normalised, centred"
 PLACES = ("initialisation", "middle", "end")
+SCHEMES: tuple[Scheme, ...] = ("random", "even", "jittered", "norm-weighted")
 ProcessName = Literal["mnist", "logistic", "quadratic", "low_rank", "modular", "planted"]
 
 
@@ -56,9 +58,16 @@ OTHERS = (
     replace(_OTHER, process="modular", optimizer="adam", learning_rate=3e-3),
     replace(_OTHER, process="planted", batch_size=1, n_steps=400),  # all of them are sampled
 )
-_SHORT: dict[str, Any] = {"n_steps": 160, "n_sampled": 80, "n_checkpoints": 40}
 SMOKE = tuple(
-    replace(config, **_SHORT, dataset="digits", hidden=16, batch_size=min(config.batch_size, 16))
+    replace(
+        config,
+        dataset="digits",
+        hidden=16,
+        batch_size=min(config.batch_size, 16),
+        n_steps=80 if config.process == "planted" else 160,
+        n_sampled=80,
+        n_checkpoints=40,
+    )
     for config in (_MNIST, *OTHERS)
 )
 PRESETS: dict[str, tuple[Config, ...]] = {
@@ -122,12 +131,13 @@ def summary(result: Results) -> dict[str, float]:
     """The numbers of a run that a sweep shows."""
     row = result.numbers["nulls"]["training"][DECIDING]
     frozen = [result.numbers["nulls"][place][DECIDING]["flip_count"] for place in PLACES]
-    return {
+    found = {
         "components above flips": row["flip_count"],
         "the same, frozen weights": min(frozen),
         "count above 10%": result.numbers["nulls"]["training"]["raw"]["count"],
         "the same, norm null": result.numbers["nulls"]["training"]["raw"]["norm_null"],
     }
+    return {name: float(value) for name, value in found.items()}
 
 
 def disk_bytes(config: Config) -> int:

@@ -14,12 +14,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 import phasescope as ps
-from phasescope.experiments.gradient_nulls.config import Config
+from phasescope.experiments.gradient_nulls.config import SCHEMES, Config
 from phasescope.experiments.gradient_nulls.training import ExamplePaths, Training
 
 N_COMPONENTS = (1, 2, 5, 10, 20, 50, 100, 200, 400)
 N_PROFILES = 8
-SCHEMES = ("random", "even", "jittered", "norm-weighted")
 _DROPPED = (100, 500, 1000)
 _N_SAMPLINGS = 10
 _N_WALKS = 99
