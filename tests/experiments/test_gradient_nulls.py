@@ -114,6 +114,7 @@ def test_the_deciding_count_is_the_flip_test_of_centred_unit_rows():
     assert found[DECIDING]["edge"] == pytest.approx(put_back * float(test.thresholds[0]), rel=0.01)
 
 
+@pytest.mark.slow
 def test_noise_seldom_has_components_in_any_variant():
     """At nominal .05 and 60 draws: at most 7 of each variant."""
     falls = dict.fromkeys(VARIANTS, 0)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
@@ -95,7 +96,7 @@ def residual_curve(
             marker={"symbol": "circle" if dash == "solid" else "circle-open", "size": 7},
         )
     top = max(float(np.nanmax(curve.high)) for curve, _, _ in pairs)
-    axis = {"type": "log"} if log_x else {"rangemode": "tozero"}
+    axis: dict[str, Any] = {"type": "log"} if log_x else {"rangemode": "tozero"}
     figure.update_xaxes(title_text=x_title, **axis)
     figure.update_yaxes(
         title_text="held-out residual / norm of the step", range=[0, max(1.0, top) * 1.05]

@@ -1,6 +1,7 @@
 """Figure of one number over seeds, by group, beside its nulls: every seed a mark."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
@@ -116,7 +117,8 @@ def seed_strips(
         )
     if line is not None:
         figure.add_vline(line, line={"color": MUTED, "width": 1, "dash": "dot"})
-    figure.update_xaxes(title_text=x_title, **({"type": "log"} if log else {"rangemode": "tozero"}))
+    axis: dict[str, Any] = {"type": "log"} if log else {"rangemode": "tozero"}
+    figure.update_xaxes(title_text=x_title, **axis)
     figure.update_yaxes(
         tickvals=list(range(len(groups))),
         ticktext=[plain(group).replace(", ", "<br>", 1) for group in groups],

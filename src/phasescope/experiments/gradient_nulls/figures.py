@@ -193,7 +193,9 @@ def _windows(runs: Sequence[Results], name: str) -> Figure:
 def _sampling(settings: Settings) -> Figure:
     groups = {
         name: {
-            scheme: _over(runs, lambda n, s=scheme: np.mean([d[0] for d in n["sampling"][s]]))
+            scheme: _over(
+                runs, lambda n, s=scheme: float(np.mean([d[0] for d in n["sampling"][s]]))
+            )
             for scheme in SCHEMES
         }
         for name, runs in settings.items()
@@ -270,7 +272,7 @@ def _mass(runs: Sequence[Results], name: str) -> Figure:
     groups = {
         tensor: {
             "mean of the leading components": _over(
-                runs, lambda n, i=i: np.mean([row[i] for row in n["mass"]["components"]])
+                runs, lambda n, i=i: float(np.mean([row[i] for row in n["mass"]["components"]]))
             ),
             "energy of all steps": _over(runs, lambda n, i=i: n["mass"]["all_steps"][i]),
             "share of the parameters": _over(runs, lambda n, i=i: n["mass"]["parameters"][i]),
