@@ -23,10 +23,8 @@ from phasescope.figures.profiles import time_profiles
 from phasescope.figures.residuals import ResidualCurve, residual_curve
 from phasescope.figures.scree import scree
 from phasescope.figures.spectra import time_vectors
-from phasescope.figures.paths import component_profiles, path_and_bends
-from phasescope.figures.residuals import ResidualCurve, residual_curve
-from phasescope.figures.spectra import scree, time_vectors
 from phasescope.figures.strips import seed_strips
+from phasescope.figures.turns import component_profiles, path_and_bends
 
 __all__ = [
     "Bundle",
@@ -36,9 +34,9 @@ __all__ = [
     "SeedCurves",
     "SettingCounts",
     "SettingValues",
+    "ablation_curves",
     "alignment_over_training",
     "component_overlaps",
-    "ablation_curves",
     "component_profiles",
     "counts_against_dropped_steps",
     "counts_by_setting",
@@ -48,17 +46,14 @@ __all__ = [
     "losses_over_steps",
     "metrics_over_time",
     "norms_over_time",
+    "path_and_bends",
     "principal_plane",
     "principal_scores",
     "residual_curve",
     "scree",
     "seed_curves",
-    "time_profiles",
-    "path_and_bends",
-    "residual_curve",
-    "scree",
-    "seed_curves",
     "seed_strips",
+    "time_profiles",
     "time_vectors",
     "training_curves",
     "values_by_setting",

@@ -3,8 +3,6 @@
 from collections.abc import Sequence
 from typing import Any
 
-from typing import Any
-
 import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
