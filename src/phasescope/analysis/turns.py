@@ -176,7 +176,8 @@ def turning_test(
     Example:
         >>> from phasescope.analysis.gram import gram
         >>> generator, t = torch.Generator().manual_seed(0), torch.arange(60.0)
-        >>> there_and_back = torch.stack([30 - (t - 30).abs(), (t - 30).clamp(min=0)], dim=1)
+        >>> aside = (t - 30).clamp(min=0) * 0.3
+        >>> there_and_back = torch.stack([30 - (t - 30).abs(), aside], dim=1)
         >>> noise = torch.randn(60, 50, generator=generator).mul(0.1).cumsum(0)
         >>> path = torch.cat([there_and_back, noise], dim=1)
         >>> turning_test(gram(path.double()), window=5).turns
