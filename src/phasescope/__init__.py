@@ -34,6 +34,7 @@ from phasescope.analysis.growth import (
 from phasescope.analysis.growth_fit import FittedGrowth, GrowthComparison, compare_growth
 from phasescope.analysis.intervals import Interval, interval
 from phasescope.analysis.located import LocatedComponents, located_components
+from phasescope.analysis.mass import direction_mass
 from phasescope.analysis.paths import increment_gram, path_p_values, path_walk_null
 from phasescope.analysis.phases import (
     GrokTimes,
@@ -43,11 +44,6 @@ from phasescope.analysis.phases import (
     grok_times,
     grokking_phases,
 )
-from phasescope.analysis.increments import increments
-from phasescope.analysis.intervals import Interval, interval
-from phasescope.analysis.located import LocatedComponents, located_components
-from phasescope.analysis.mass import direction_mass
-from phasescope.analysis.paths import increment_gram, path_p_values, path_walk_null
 from phasescope.analysis.profiles import (
     ProfileStatistic,
     TimeProfiles,
@@ -178,11 +174,8 @@ __all__ = [
     "degenerate_groups",
     "delete_group",
     "dimensions_per_feature",
-    "drift_after",
-    "curvature",
-    "degenerate_groups",
-    "delete_group",
     "direction_mass",
+    "drift_after",
     "edge_p_values",
     "effective_dimension",
     "effective_rank",
