@@ -52,8 +52,8 @@ def test_the_slider_shows_one_step_at_a_time():
 
 def test_values_are_drawn_with_their_interval_and_those_that_are_missing_are_not():
     rows = [
-        SettingValues("rank 1, SGD", np.array([1.0, 2.0, np.nan, 0.0]), (0.5, 1.9)),
-        SettingValues("rank <2>", np.array([np.nan])),
+        SettingValues("rank 1, SGD", np.array([1.0, 2.0, np.nan, 0.0]), 1.5, (0.5, 1.9)),
+        SettingValues("rank <2>", np.array([np.nan]), np.nan),
     ]
     figure = values_by_setting(
         rows,

@@ -62,8 +62,8 @@ def seed_curves(panels: Sequence[SeedCurves], floor: float = 1e-4) -> go.Figure:
     figure = make_subplots(
         rows=n_rows,
         cols=n_columns,
-        subplot_titles=[plain(panel.title) for panel in panels],
-        vertical_spacing=0.5 / (3 * n_rows),
+        subplot_titles=[_two_lines(panel.title) for panel in panels],
+        vertical_spacing=min(0.3, 96 / (310 * n_rows)),
         horizontal_spacing=0.09,
         shared_yaxes=True,
     )
@@ -80,6 +80,7 @@ def seed_curves(panels: Sequence[SeedCurves], floor: float = 1e-4) -> go.Figure:
         figure.update_yaxes(range=[np.log10(floor), np.log10(1.6)], **axis, **place)
     for row in range(1, n_rows + 1):
         figure.update_yaxes(title_text="loss / first loss", row=row, col=1)
+    figure.update_annotations(font={"size": 12})
     figure.update_layout(showlegend=True)
     counts = ", ".join(f"{p.title}: {len(p.losses)} seeds" for p in panels)
     return styled(
@@ -98,8 +99,14 @@ def seed_curves(panels: Sequence[SeedCurves], floor: float = 1e-4) -> go.Figure:
             "A median of curves is no curve of a seed: where seeds fall at different times the "
             "median is smoother than each of them."
         ),
-        height=120 + 300 * n_rows,
+        height=120 + 310 * n_rows,
     )
+
+
+def _two_lines(title: str) -> str:
+    """The title, broken after its second comma: two panels stand side by side."""
+    parts = plain(title).split(", ")
+    return ", ".join(parts[:2]) + ("<br>" + ", ".join(parts[2:]) if len(parts) > 2 else "")
 
 
 def _panel_traces(panel: SeedCurves, floor: float) -> list[go.Scattergl]:
@@ -187,7 +194,8 @@ def alignment_over_training(
     figure.update_layout(sliders=[slider])
     ticks: dict[str, Any] = {"dtick": 1} if max(n_columns, n_targets) <= 12 else {}
     figure.update_xaxes(title_text="column of A (target)", showgrid=False, **ticks)
-    figure.update_yaxes(title_text="column of X (learned)", showgrid=False, **ticks)
+    whole: dict[str, Any] = {"range": [0.5, n_columns + 0.5]}
+    figure.update_yaxes(title_text="column of X (learned)", showgrid=False, **ticks, **whole)
     return styled(
         figure,
         title="Which column turns to which target",
@@ -209,7 +217,7 @@ class SettingValues:
     """A statistic of every seed of one setting.
 
     Example:
-        >>> SettingValues("rank 1", np.array([1.0, 2.0]), (1.0, 2.0)).setting
+        >>> SettingValues("rank 1", np.array([1.0, 2.0]), 1.5, (1.0, 2.0)).setting
         'rank 1'
     """
 
@@ -217,8 +225,10 @@ class SettingValues:
     """Name of the setting."""
     values: Float[np.ndarray, " seeds"]
     """One value per seed; NaN where a seed has none."""
+    mean: float
+    """Their mean, of whichever kind."""
     interval: tuple[float, float] | None = None
-    """95% interval of the mean."""
+    """Its 95% interval."""
 
 
 def values_by_setting(
@@ -229,6 +239,7 @@ def values_by_setting(
     computed: str,
     misleads: str,
     log: bool = False,
+    mean_name: str = "mean",
     null: float | None = None,
     null_name: str = "null",
 ) -> go.Figure:
@@ -241,6 +252,7 @@ def values_by_setting(
         computed: How it was computed, a sentence.
         misleads: When it misleads, a sentence.
         log: Whether the axis is logarithmic; values that are not positive are left out then.
+        mean_name: Which mean the rows carry.
         null: What the value would be if nothing were going on.
         null_name: What that is.
 
@@ -251,7 +263,7 @@ def values_by_setting(
         ValueError: If there is no row.
 
     Example:
-        >>> row = SettingValues("rank 1", np.array([1.0, 2.0]), (1.2, 1.8))
+        >>> row = SettingValues("rank 1", np.array([1.0, 2.0]), 1.5, (1.2, 1.8))
         >>> figure = values_by_setting(
         ...     [row], title="t", axis="bumps", computed="Counted.", misleads="Often."
         ... )
@@ -277,16 +289,14 @@ def values_by_setting(
         marker=marker,
         hovertemplate=hover,
     )
-    means = [float(v.mean()) if len(v) else np.nan for v in kept]
     low, high = (
-        [abs(m - r.interval[i]) if r.interval else 0.0 for m, r in zip(means, rows, strict=True)]
-        for i in (0, 1)
+        [abs(row.mean - row.interval[i]) if row.interval else 0.0 for row in rows] for i in (0, 1)
     )
     figure.add_scatter(
-        x=means,
+        x=[row.mean for row in rows],
         y=np.arange(len(rows)) + 0.24,
         error_x={"type": "data", "array": high, "arrayminus": low, "thickness": 2, "width": 5},
-        name="mean and 95% interval",
+        name=f"{mean_name} and 95% interval",
         mode="markers",
         marker={"color": INK, "size": 8, "symbol": "diamond"},
         hovertemplate="%{x:.4g}",
@@ -311,7 +321,7 @@ def values_by_setting(
         title=title,
         seen=(
             "One row per setting; a dot per seed (moved up or down a little at random), and below "
-            "the dots their mean with its 95% interval"
+            f"the dots their {mean_name} with its 95% interval"
             + (f"; the dotted line is {null_name}." if null is not None else ".")
         ),
         computed=computed,

@@ -29,7 +29,7 @@ _STATISTICS = {
         "Peaks of each alignment over the recorded steps that stand out by the prominence, summed "
         "over all pairs of columns.",
         "More columns have more pairs; the number depends on the prominence and on how often "
-        "alignments are recorded.",
+        "alignments are recorded. Settings in which no seed has a bump are left out.",
         True,
     ),
     "spread": (
@@ -48,6 +48,8 @@ _STATISTICS = {
     ),
 }
 
+_GEOMETRIC = ("s_ratio", "t1")
+
 
 def figures(results: Sequence[Results]) -> dict[str, Figure]:
     """The figures over all settings.
@@ -60,11 +62,11 @@ def figures(results: Sequence[Results]) -> dict[str, Figure]:
     drawn |= _alignments(results)
     for name, (title, axis, computed, misleads, log) in _STATISTICS.items():
         rows = [
-            _row(setting, per_seed(runs, name))
+            _row(setting, per_seed(runs, name), geometric=name in _GEOMETRIC)
             for setting, runs in settings.items()
             if all(name in run.numbers["per_seed"] for run in runs)
         ]
-        rows = [row for row in rows if np.isfinite(row.values).any()]
+        rows = [row for row in rows if np.isfinite(row.values).any() and row.mean > 0]
         if rows:
             drawn[name] = ps.figures.values_by_setting(
                 rows,
@@ -73,16 +75,22 @@ def figures(results: Sequence[Results]) -> dict[str, Figure]:
                 computed=computed,
                 misleads=misleads,
                 log=log,
+                mean_name="geometric mean" if name in _GEOMETRIC else "mean",
                 null=1.0 if name == "s_ratio" else None,
                 null_name="an exponential: 1",
             )
     return drawn
 
 
-def _row(setting: str, values: np.ndarray) -> ps.figures.SettingValues:
+def _row(setting: str, values: np.ndarray, *, geometric: bool) -> ps.figures.SettingValues:
+    """The values of a setting with their mean; the geometric one where values span decades."""
     finite = values[np.isfinite(values)]
-    interval = OverSeeds(finite.tolist()).interval if len(finite) else None
-    return ps.figures.SettingValues(setting, values, interval)
+    if not len(finite):
+        return ps.figures.SettingValues(setting, values, float("nan"))
+    over = OverSeeds((np.log(finite) if geometric else finite).tolist())
+    ends = (over.mean, over.low, over.high)
+    mean, low, high = (float(np.exp(end)) if geometric else end for end in ends)
+    return ps.figures.SettingValues(setting, values, mean, (low, high) if over.interval else None)
 
 
 def _curves(settings: dict[str, list[Results]]) -> dict[str, Figure]:
