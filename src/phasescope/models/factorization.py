@@ -15,7 +15,7 @@ from torch import Tensor
 
 FactorLoss = Literal["squared_error", "cross_entropy", "softmax_squared_error"]
 Balance = Literal["random", "balanced"]
-BLOCK = 1_000_000  # bytes of products held at once: about a core's own cache
+BLOCK = 2_000_000  # bytes of products held at once: about what two cores' own caches hold
 _INITIAL = 1  # the random stream of initial values; targets draw from stream 0
 
 

@@ -141,8 +141,9 @@ class EnsembleAdam:
         factor = 1.0 if self.schedule is None else self.schedule(self.n_updates)
         self.n_updates += 1
         beta1, beta2 = self.betas
-        correction = 1 - beta1**self.n_updates
+        # m / c1 / (√(v / c2) + ε) = √c2 / c1 · m / (√v + ε √c2): one pass over memory less.
         root = (1 - beta2**self.n_updates) ** 0.5
+        correction = root / (1 - beta1**self.n_updates)
         with torch.no_grad():
             for name, theta in params.items():
                 lr = _shaped(self.lr, theta) * factor
@@ -153,12 +154,11 @@ class EnsembleAdam:
                 first, second, work = self._moments[name]
                 first.lerp_(grad, 1 - beta1)
                 second.mul_(beta2).addcmul_(grad, grad, value=1 - beta2)
-                torch.sqrt(second, out=work).div_(root).add_(self.eps)
+                torch.sqrt(second, out=work).add_(self.eps * root)
                 if isinstance(lr, Tensor):
-                    torch.div(first, work, out=work)
-                    _subtract(theta, work, lr / correction)
+                    theta.sub_(torch.div(first, work, out=work).mul_(lr * correction))
                 else:
-                    theta.addcdiv_(first, work, value=-lr / correction)
+                    theta.addcdiv_(first, work, value=-lr * correction)
 
 
 def per_seed(value: Float[Tensor, " seed"], like: Shaped[Tensor, "seed *shape"]) -> Tensor:
