@@ -54,7 +54,7 @@ def find_bumps(
     that the sampling in time misses is not seen, and one threshold decides: report it.
 
     Args:
-        alignments: Such as |cos| between columns and targets.
+        alignments: Such as absolute cosines between columns and targets.
         prominence: Rise before and fall after a peak, in units of the alignment.
 
     Returns:

@@ -142,7 +142,7 @@ def alignment_over_training(
 
     Args:
         steps: Steps at which the alignments were taken.
-        alignments: |cos| between the columns.
+        alignments: absolute cosines between the columns.
 
     Returns:
         The figure; it opens at the last step.

@@ -181,7 +181,7 @@ class FeatureLoss:
 
     - ``"decoder"``: t = v, x = P v.
     - ``"reprojector"``: t = P' v with a second embedding.
-    - ``"absolute"``: t = |v1 - v2|, x = P (v1 - v2) of two draws at half the frequency each (give
+    - ``"absolute"``: t = abs(v1 - v2), x = P (v1 - v2) of two draws at half the frequency (give
       `draw` the halved frequencies).
 
     Args:

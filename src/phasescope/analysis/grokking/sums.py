@@ -22,7 +22,7 @@ class DirectionEnergy:
     sum: Float64[Tensor, " k"]
     """Energy in cos and sin of w_k(i + j) for every frequency; 0 for the constant."""
     difference: Float64[Tensor, " k"]
-    """The same for w_k(i − j): a control in a network that adds, a sign of |cos| terms."""
+    """The same for w_k(i − j): a control in a network that adds, a sign of absolute cosines."""
     total: float
     """Sum of squares about the mean over pairs."""
 
