@@ -6,6 +6,16 @@ from phasescope.datasets.coordinates import (
     commutative_coordinates,
     modular_coordinates,
 )
+from phasescope.datasets.corruptions import (
+    downscale,
+    draw_examples,
+    gaussian_noise,
+    mix_noise,
+    noisy_labels,
+    permuted_pixels,
+    phase_scrambled,
+    shuffle,
+)
 from phasescope.datasets.factors import CyclicFactors, cyclic_factors
 from phasescope.datasets.groups import (
     FiniteGroup,
@@ -48,17 +58,25 @@ __all__ = [
     "cyclic_group",
     "dihedral_group",
     "discrete_logarithms",
+    "downscale",
+    "draw_examples",
     "feature_directions",
     "feature_frequencies",
+    "gaussian_noise",
     "group_task",
     "load_digits_images",
     "load_images",
     "load_mnist",
     "low_rank_targets",
+    "mix_noise",
     "modular_coordinates",
     "modular_task",
+    "noisy_labels",
+    "permuted_pixels",
+    "phase_scrambled",
     "primitive_root",
     "product_group",
+    "shuffle",
     "split_pairs",
     "symmetric_group",
 ]

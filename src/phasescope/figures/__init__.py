@@ -17,6 +17,7 @@ from phasescope.figures.growth import (
     seed_curves,
     values_by_setting,
 )
+from phasescope.figures.levels import LevelPanel, statistic_by_level
 from phasescope.figures.located import component_overlaps
 from phasescope.figures.paths import explained_variance, principal_plane, principal_scores
 from phasescope.figures.profiles import time_profiles
@@ -30,6 +31,7 @@ __all__ = [
     "Bundle",
     "DirectionCurve",
     "DirectionPanel",
+    "LevelPanel",
     "ResidualCurve",
     "SeedCurves",
     "SettingCounts",
@@ -54,6 +56,7 @@ __all__ = [
     "seed_curves",
     "seed_strips",
     "time_profiles",
+    "statistic_by_level",
     "time_vectors",
     "training_curves",
     "values_by_setting",
