@@ -7,10 +7,10 @@ from torch.nn import functional
 
 from phasescope.datasets import ShuffledBatches, load_digits_images
 from phasescope.experiments import spectrum_controls as experiment
-from phasescope.experiments.runner import config_hash, finish, known_runs, run_all
+from phasescope.experiments.runner import config_hash, finish, known_runs, run_all, seeds_of
 from phasescope.experiments.spectrum_controls.axes import BASE, PRESETS, SMOKE, levels
 from phasescope.experiments.spectrum_controls.claims import intrinsic_dimensions
-from phasescope.experiments.spectrum_controls.config import CLASS_ORDER, member_seeds
+from phasescope.experiments.spectrum_controls.config import CLASS_ORDER
 from phasescope.experiments.spectrum_controls.data import spoilt_data
 from phasescope.experiments.spectrum_controls.rules import judge, spearman, unchanged
 from phasescope.experiments.spectrum_controls.run import flip_count, statistics
@@ -24,6 +24,7 @@ from phasescope.experiments.spectrum_controls.training import (
     train,
 )
 from phasescope.models import MLP, seeded
+from phasescope.report import load_results
 
 TINY = replace(SMOKE, hidden=5, n_steps=24, n_recorded=8, n_examples=50, batch_size=20)
 
@@ -43,7 +44,7 @@ def digits():
 
 
 def data_of(config, digits):
-    return [spoilt_data(config, *digits, seed) for seed in member_seeds(config)]
+    return [spoilt_data(config, *digits, seed) for seed in seeds_of(config)]
 
 
 # The training
@@ -86,8 +87,8 @@ def test_networks_train_as_if_each_were_alone(changed, digits, float64_default):
     config = replace(TINY, n_seeds=3, seed=2, **changed)
     data = double(data_of(config, digits))
     trained = train(config, build(config, 64), data, quiet)
-    assert list(member_seeds(config)) == [6, 7, 8]
-    for i, seed in enumerate(member_seeds(config)):
+    assert list(seeds_of(config)) == [6, 7, 8]
+    for i, seed in enumerate(seeds_of(config)):
         wanted = alone(config, data[i], seed)[trained.steps]
         assert torch.allclose(trained.gradients[i], wanted, rtol=1e-9, atol=1e-12)
     assert not torch.allclose(trained.gradients[0], trained.gradients[1], rtol=0.1)
@@ -99,7 +100,7 @@ def test_frozen_gradients_are_those_of_other_batches_at_the_initial_weights(
     config = replace(TINY, n_seeds=2)
     data = double(data_of(config, digits))
     found = frozen(config, build(config, 64), data)
-    for i, seed in enumerate(member_seeds(config)):
+    for i, seed in enumerate(seeds_of(config)):
         wanted = alone(config, data[i], seed, offset=1, steps=config.n_recorded)
         assert torch.allclose(found[i], wanted, rtol=1e-9, atol=1e-12)
 
@@ -339,7 +340,7 @@ def fake(config, excess, *, dataset="mnist", accuracy=0.9, diverged=False, sprea
     """The numbers of a level, as if it had come out so."""
     draw = np.random.default_rng(int(config_hash(config), 16) % 1000)
     members = []
-    for seed in member_seeds(config):
+    for seed in seeds_of(config):
         null = {"flips": 40.0, "count": 20, "ratio": 5.0, "normalised_ratio": 50.0}
         row = {"seed": seed, "diverged": diverged, "test_accuracy": accuracy, "last_loss": 0.1}
         if not diverged:
@@ -461,6 +462,7 @@ def test_smoke_from_run_to_report(tmp_path):
     )
     assert [c.verdict for c in claims] == ["not tested", "not tested"]
     assert "label_noise 1.0" in report.read_text(encoding="utf-8")
+    assert load_results(tmp_path / "results.json").seeds == (0, 1)  # two networks, one batch
     known = known_runs(experiment, tmp_path / "results.json")
     again = list(run_all(experiment, configs, tmp_path / "elsewhere", known=known))
     first, second = results[1].numbers["members"][0], again[1].numbers["members"][0]

@@ -57,12 +57,6 @@ def for_storage(results: Sequence[Results]) -> list[dict[str, Any]]:
     return [{"config": asdict(r.config), "numbers": r.numbers} for r in results]
 
 
-def member_seeds(config: Config) -> range:
-    """The seeds of the networks of a level."""
-    first = config.seed * config.n_seeds
-    return range(first, first + config.n_seeds)
-
-
 def summary(result: Results) -> dict[str, float]:
     """The numbers of a level that a sweep shows: means over its seeds."""
     rows = [row for row in result.numbers["members"] if not row["diverged"]]

@@ -13,7 +13,8 @@ from torch import Tensor
 
 import phasescope as ps
 from phasescope.datasets import load_images
-from phasescope.experiments.spectrum_controls.config import Config, Results, member_seeds
+from phasescope.experiments.runner import seeds_of
+from phasescope.experiments.spectrum_controls.config import Config, Results
 from phasescope.experiments.spectrum_controls.data import spoilt_data
 from phasescope.experiments.spectrum_controls.training import build, frozen, test_accuracy, train
 
@@ -37,14 +38,14 @@ def run(config: Config, directory: Path, *, progress: Progress | None = None) ->
     images = load_images(config.dataset, "train")
     same_set = "mnist" if images.name == "mnist" else "digits"
     test = load_images(same_set, "test")
-    data = [spoilt_data(config, images, test, seed) for seed in member_seeds(config)]
+    data = [spoilt_data(config, images, test, seed) for seed in seeds_of(config)]
     networks = build(config, data[0].x.shape[1])
     start = frozen(config, networks, data)
     trained = train(config, networks, data, lambda s: tell(0.05 + 0.1 * s, "training"))
     accuracy = test_accuracy(networks, data)
     end = frozen(config, networks, data)
     members = []
-    for i, seed in enumerate(member_seeds(config)):
+    for i, seed in enumerate(seeds_of(config)):
         tell(0.15 + 0.85 * i / config.n_seeds, "counting")
         row: dict[str, Any] = {"seed": seed, "diverged": trained.diverged[i]}
         row["test_accuracy"] = accuracy[i]

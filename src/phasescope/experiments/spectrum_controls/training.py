@@ -14,7 +14,8 @@ from torch.func import functional_call, vmap
 from torch.nn import functional
 
 from phasescope.datasets import ShuffledBatches
-from phasescope.experiments.spectrum_controls.config import Config, member_seeds
+from phasescope.experiments.runner import seeds_of
+from phasescope.experiments.spectrum_controls.config import Config
 from phasescope.experiments.spectrum_controls.data import Data, generator
 from phasescope.models import MLP, seeded
 from phasescope.training import (
@@ -101,7 +102,7 @@ def build(config: Config, n_features: int) -> Networks:
                 p.mul_(config.init_gain)
         return model
 
-    members = [network(seed) for seed in member_seeds(config)]
+    members = [network(seed) for seed in seeds_of(config)]
     by_name = [dict(m.named_parameters()) for m in members]
     stacked = {name: torch.stack([p[name].detach() for p in by_name]) for name in by_name[0]}
     return Networks(members[0], stacked)
@@ -119,7 +120,7 @@ class _Batches:
                     seed=2 * seed + offset, n_epochs=-(-n_steps // per_epoch),
                 )
             )
-            for seed, d in zip(member_seeds(config), data, strict=True)
+            for seed, d in zip(seeds_of(config), data, strict=True)
         ]  # fmt: skip
 
     def draw(self) -> tuple[Tensor, Tensor]:
@@ -202,7 +203,7 @@ class RandomSubspaces:
         size = start.shape[1]
         d, entries = config.subspace, max(1, round(math.sqrt(size)))
         places, signs = [], []
-        for seed in member_seeds(config):
+        for seed in seeds_of(config):
             draw = generator(seed, 6)
             # Distinct places of a column: one in each of equal strata of the parameters.
             width = size // entries
