@@ -253,9 +253,9 @@ def noisy_labels(
         ValueError: The amount is outside [0, 1], or a label is no class.
 
     Example:
-        >>> labels, generator = torch.zeros(4, dtype=torch.int64), torch.Generator().manual_seed(0)
-        >>> noisy_labels(labels, 0.5, 10, generator=generator).count_nonzero()
-        tensor(2)
+        >>> labels, generator = torch.zeros(4, dtype=torch.int64), torch.Generator().manual_seed(1)
+        >>> noisy_labels(labels, 0.5, 10, generator=generator)
+        tensor([0, 8, 0, 3])
 
     References:
         Zhang, Bengio, Hardt, Recht & Vinyals (2017), "Understanding deep learning requires
