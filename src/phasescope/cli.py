@@ -14,18 +14,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from phasescope.errors import PhasescopeError, RecordingWarning
+from phasescope.experiments import EXPERIMENTS
 
 if TYPE_CHECKING:
     from phasescope.report import Claim
 
-EXPERIMENTS = (
-    "gradient_nulls",
-    "gradient_spectrum",
-    "grokking",
-    "low_rank_replay",
-    "s_curves",
-    "spectrum_controls",
-)
 _DESCRIPTION = (
     "An instrument for watching neural networks learn: it records a training run, analyses the "
     "trajectory beside its nulls, and reports what changed, where, when and how sure we are."

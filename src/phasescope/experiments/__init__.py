@@ -1,1 +1,11 @@
 """Published phenomena, one file each: Config, run, claims, figures."""
+
+# The names that the command line knows, one a line.
+EXPERIMENTS = (
+    "gradient_nulls",
+    "gradient_spectrum",
+    "grokking",
+    "low_rank_replay",
+    "s_curves",
+    "spectrum_controls",
+)
