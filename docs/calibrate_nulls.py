@@ -15,11 +15,11 @@ import time
 from pathlib import Path
 
 import torch
-from calibration import counting
+from calibration import comparing, counting
 
 HERE = Path(__file__).parent
 PAGE, NUMBERS = HERE / "nulls.md", HERE.parent / "results" / "calibration" / "nulls.json"
-PARTS = {"counting": counting}
+PARTS = {"counting": counting, "comparing": comparing}
 
 
 def main() -> None:

@@ -9,7 +9,7 @@ import phasescope as ps
 from calibration.draws import CORRELATED, NOISES, K, P, T, draw
 from calibration.rates import percent, rate, table
 
-N_NOISE, N_PLANTED = 200, 40
+N_NOISE, N_PLANTED = 400, 50
 AMPLITUDES = (0.8, 2.0, 5.0)
 LEVEL, N_SURROGATES = 0.05, 19
 
@@ -160,8 +160,11 @@ def measure(say) -> dict:
 
 
 def collect(kind, amplitude: float, n: int) -> dict[str, list[int]]:
-    """The count of every rule in every draw."""
-    found = [counts(draw(kind, amplitude, seed), seed) for seed in range(n)]
+    """The count of every rule in every draw; no two kinds or amplitudes share one."""
+    kinds = list((NOISES | CORRELATED).values())
+    first = 10_000 * (1 + len(kinds) * (0.0, *AMPLITUDES).index(amplitude) + kinds.index(kind))
+    seeds = range(first, first + n)
+    found = [counts(draw(kind, amplitude, seed), seed) for seed in seeds]
     return {rule: [count[rule] for count in found] for rule in found[0]}
 
 
