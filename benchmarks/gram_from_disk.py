@@ -160,10 +160,13 @@ def reading_speed(series: ps.Series) -> float:
     return out.nbytes / (time.perf_counter() - start)
 
 
-def peak_memory(run: Path) -> dict[str, float]:
-    """Peak resident memory of a fresh process that computes the Gram, and of its imports alone."""
-    script = Path(__file__).with_name("gram_process.py")
+def peak_memory(run: Path, n_surrogates: int = 0) -> dict[str, float]:
+    """Peak resident memory of a fresh process that computes the Gram, and of its imports alone.
+
+    With surrogates it makes as many sign-flipped copies in the same pass.
+    """
+    command = [sys.executable, str(Path(__file__).with_name("gram_process.py"))]
     done = subprocess.run(
-        [sys.executable, str(script), str(run)], capture_output=True, text=True, check=True
+        [*command, str(run), str(n_surrogates)], capture_output=True, text=True, check=True
     )
     return json.loads(done.stdout)

@@ -1,4 +1,7 @@
-"""A process that computes one Gram matrix and prints its own peak memory, in bytes."""
+"""A process that computes one Gram matrix and prints its own peak memory, in bytes.
+
+With a number after the run it makes as many sign-flipped copies, too.
+"""
 
 import json
 import sys
@@ -24,7 +27,11 @@ def peak_bytes() -> int:
 if __name__ == "__main__":
     imported = peak_bytes()
     start = time.perf_counter()
-    gram = ps.gram(ps.open_run(sys.argv[1]).gradients)
+    gradients, n_surrogates = ps.open_run(sys.argv[1]).gradients, int(sys.argv[2])
+    if n_surrogates:
+        grams = list(ps.flipped_grams(gradients, n_surrogates))
+    else:
+        gram = ps.gram(gradients)
     seconds = time.perf_counter() - start
     found = {"peak_bytes": float(peak_bytes()), "after_imports_bytes": imported, "gram_s": seconds}
     print(json.dumps(found))

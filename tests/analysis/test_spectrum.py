@@ -149,6 +149,33 @@ def test_resolution_separates_a_planted_rank_from_rounding():
         assert int((centered.resolution < centered.S).sum()) == 7
 
 
+def test_rows_that_are_appended_leave_the_products_of_the_others():
+    A = biased(40, 6000)
+    whole = gram(A)
+    for n in (1, 17, 40):
+        part = gram(A[:n])
+        torch.testing.assert_close(part.K, whole.K[:n, :n], rtol=1e-12, atol=1e-10)
+        S = spectrum(whole, steps=slice(0, n)).S
+        torch.testing.assert_close(spectrum(part).S, S, rtol=1e-10, atol=1e-10)
+
+
+def test_bfloat16_storage_adds_a_floor_of_a_thousandth_of_the_energy():
+    """Acceptance test 1: entries err by 1.1e-3, which adds 1.1e-3 |A| / sqrt(T) to every value."""
+    T = 120
+    A, _ = reference.graded_matrix(T, 20_000, 1e-4)
+    A = A.float()
+    stored = A.bfloat16().float()
+    relative = float((stored - A).norm() / A.norm())
+    assert relative == pytest.approx(1.65e-3, rel=0.1)  # of all entries; the median is 1.1e-3
+    found, exact = (spectrum(gram(X, dtype=torch.float64)).S for X in (stored, A))
+    floor = relative * float(A.norm()) / T**0.5
+    # Rounding is like independent noise: its own values spread by 2 sqrt(T / P) of their square.
+    spread = (2 * (T / 20_000) ** 0.5 + T / 20_000) * floor**2
+    torch.testing.assert_close(found**2, exact**2 + floor**2, rtol=0.02, atol=spread)
+    leading = exact > 1e-2 * exact[0]
+    assert float((found / exact - 1).abs()[leading].max()) < 0.02
+
+
 def test_planted_updates_one_over_n_count_nine_above_a_tenth():
     n = torch.arange(1, 1001)
     A = torch.diag(1 / n.double())
