@@ -92,7 +92,13 @@ def test_edges_scale_with_the_noise():
 
 @pytest.mark.parametrize(
     ("variances", "n_steps"),
-    [(torch.zeros(3), 5), (torch.tensor([1.0, -1.0]), 5), (torch.ones(3), 0)],
+    [
+        (torch.zeros(3), 5),
+        (torch.zeros(0), 5),
+        (torch.tensor([1.0, math.nan]), 5),
+        (torch.tensor([1.0, -1.0]), 5),
+        (torch.ones(3), 0),
+    ],
 )
 def test_impossible_variances_are_refused(variances: torch.Tensor, n_steps: int):
     with pytest.raises(ValueError, match="at least one step and finite variances >= 0"):

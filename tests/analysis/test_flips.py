@@ -223,3 +223,11 @@ def test_a_step_without_norm_cannot_be_normalised():
     A[2] = 0
     with pytest.raises(ValueError, match=r"every step needs a norm above zero.*step 2"):
         flip_rank_test(A, normalize=True)
+
+
+@pytest.mark.parametrize("equalize", [False, True])
+def test_values_that_are_not_finite_are_named(equalize: bool):
+    A = noise(6, 50)
+    A[3, 7] = torch.inf
+    with pytest.raises(ValueError, match=r"step 3 \(row 3\) holds inf in column 7"):
+        flip_rank_test(A, normalize=equalize, equalize=equalize)

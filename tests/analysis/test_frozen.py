@@ -121,3 +121,11 @@ def test_a_trajectory_like_the_frozen_one_has_no_small_p_and_a_planted_one_has()
     assert min(same.p.values()) > 0.02
     planted = noise(30, 500, seed=5) + 3 * noise(30, 1, seed=6) * noise(1, 500, seed=7)
     assert compare_with_frozen(gram(planted), pool, n_draws=99).p["stable rank"] == 0.02
+
+
+def test_constant_gradients_have_no_spectrum_to_compare():
+    constant = gram(torch.ones(8, 1) * noise(1, 50))
+    with pytest.raises(ValueError, match=r"the steps must differ.*mean over steps subtracted"):
+        compare_with_frozen(constant, gram(noise(20, 50)), center="steps")
+    with pytest.raises(ValueError, match="they are constant"):
+        effective_dimension(spectrum(constant, center="steps"))

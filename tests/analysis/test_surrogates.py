@@ -82,6 +82,11 @@ def test_values_that_are_not_finite_are_named_with_their_step():
         list(flipped_grams(A, 1, steps=[1, 3]))
 
 
+def test_a_negative_number_of_copies_is_refused():
+    with pytest.raises(ValueError, match="n_surrogates must be at least 0, but -1"):
+        list(flipped_grams(noise(4, 10), -1))
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc of Linux")
 def test_a_pass_needs_no_more_memory_than_it_was_given(tmp_path):

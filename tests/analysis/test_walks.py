@@ -156,11 +156,19 @@ def test_wishart_factors_have_the_right_mean_and_variance():
         ([1, 2], {"learning_rates": torch.ones(4)}, "every one of the 5 updates.*4 learning rates"),
         ([1, 2], {"center": "both"}, "center must be 'none' or 'steps' for a walk"),
         ([1, 2], {"n_dimensions": 0}, "n_dimensions=0 arrived"),
+        ([1, 2], {"momentum": 1.0}, r"momentum must lie in \[0, 1\).*momentum=1.0"),
+        ([1, 2], {"weight_decay": -1.0}, r"weight_decay=-1.0 arrived: such a walk diverges"),
+        ([1, 2], {"learning_rates": 0.0}, "scales are norms: they must be >= 0 and, times"),
     ],
 )
 def test_impossible_walks_are_refused(unchecked_types, steps, options, message):
     with pytest.raises(ValueError, match=message):
         walk_null(torch.ones(5), torch.tensor(steps), **options)
+
+
+def test_scales_that_are_no_norms_are_refused():
+    with pytest.raises(ValueError, match=r"range from -1 to -1\. Pass the recorded norms"):
+        walk_null(-torch.ones(5), torch.tensor([1, 5]))
 
 
 def test_a_walk_has_at_least_two_points():

@@ -75,11 +75,12 @@ def noise_edges(variances: Float[Tensor, " P"], n_steps: int) -> NoiseEdges:
         dimensional random matrices", J. Multivariate Anal. 54, theorems 4.1 and 4.2.
     """
     values = np.sort(variances.detach().double().cpu().numpy())[::-1]
-    if n_steps < 1 or not np.isfinite(values).all() or values[-1] < 0 or values[0] == 0:
+    ends = (float(values[-1]), float(values[0])) if len(values) else (0.0, 0.0)
+    if n_steps < 1 or not np.isfinite(values).all() or ends[0] < 0 or ends[1] == 0:
         raise ValueError(
             "noise edges need at least one step and finite variances >= 0 that are not all zero, "
-            f"but n_steps={n_steps} and {len(values)} variances from {values[-1]} to {values[0]} "
-            "arrived."
+            f"but n_steps={n_steps} and {len(values)} variances from {ends[0]} to {ends[1]} "
+            "arrived. `parameter_variances` gives those of a trajectory."
         )
     unit = float(values[0])
     values, weights = _histogram(values[values > 0] / unit)

@@ -22,6 +22,7 @@ from phasescope.analysis.spectrum import (
     Center,
     Spectrum,
     check_center,
+    check_not_constant,
     spectrum,
     subtract_parameter_means,
 )
@@ -191,12 +192,7 @@ def flip_rank_test(
     passes = grams([None, *numbers], 0)
     data = next(passes)
     whole = spectrum(data, center=center, normalize=normalize)
-    if not float(whole.S[0]) > whole.resolution:
-        raise ValueError(
-            "the steps must differ, but nothing above rounding is left of them "
-            f"({_subtracted(center)}, largest singular value {float(whole.S[0]):.2g}): they are "
-            "constant. Check that every step was recorded and that training went on."
-        )
+    check_not_constant(whole)
     K = _prepared(data, whole)
     own_share, shares, spectra = _mean_share(K), [], []
     for copy in passes:
@@ -349,7 +345,3 @@ def _check_options(
             "takes their maximum."
         )
     return max(1, math.ceil(round(quantile * n_surrogates, 9)))
-
-
-def _subtracted(center: Center) -> str:
-    return "nothing subtracted" if center == "none" else f"centred over {center}"

@@ -17,7 +17,7 @@ from phasescope.analysis.gram import Gram
 from phasescope.analysis.p_values import two_sided_p
 from phasescope.analysis.ranks import count_above, participation_ratio, stable_rank
 from phasescope.analysis.selection import Steps, select_steps
-from phasescope.analysis.spectrum import Center, Spectrum, spectrum
+from phasescope.analysis.spectrum import Center, Spectrum, check_not_constant, spectrum
 
 Statistic = Callable[[Tensor], float | int]
 STATISTICS: Mapping[str, Statistic] = {
@@ -105,7 +105,7 @@ def compare_with_frozen(
 
     Raises:
         ValueError: The two have different parameters, there are fewer frozen gradients than steps,
-            or one of them is zero.
+            one of them is zero, or the trajectory is constant.
 
     Example:
         >>> from phasescope.analysis.gram import gram
@@ -116,6 +116,7 @@ def compare_with_frozen(
         True
     """
     whole = spectrum(gram, center=center, normalize=normalize, steps=steps, time_vectors=False)
+    check_not_constant(whole)
     T, n = len(whole.steps), len(frozen.K)
     if gram.n_columns != frozen.n_columns:
         raise ValueError(
@@ -172,7 +173,7 @@ def effective_dimension(spectrum: Spectrum) -> float:
         Dimensionless; infinite if the rows are no more correlated than independent ones.
 
     Raises:
-        ValueError: There are fewer than three steps.
+        ValueError: There are fewer than three steps, or they are constant.
 
     Example:
         >>> from phasescope.analysis.gram import gram
@@ -191,6 +192,7 @@ def effective_dimension(spectrum: Spectrum) -> float:
             "an effective dimension needs at least three steps (two if not centred), but "
             f"{len(spectrum.steps)} arrived."
         )
+    check_not_constant(spectrum)
     energies = spectrum.S**2
     inverse = float((energies**2).sum() / energies.sum() ** 2)
     excess = n**2 / ((n + 2) * (n - 1)) * (inverse - 1 / n)

@@ -257,9 +257,21 @@ def check_time_vectors(spectrum: Spectrum) -> None:
         )
 
 
+def check_not_constant(spectrum: Spectrum) -> None:
+    """Raise unless something above rounding is left of the steps."""
+    if not float(spectrum.S[0]) > spectrum.resolution:
+        subtracted = "nothing" if spectrum.center == "none" else f"the mean over {spectrum.center}"
+        raise ValueError(
+            "the steps must differ, but nothing above rounding is left of them "
+            f"({subtracted} subtracted, largest singular value {float(spectrum.S[0]):.2g}): they "
+            "are constant. Check that every step was recorded and that training went on."
+        )
+
+
 def check_resolved(spectrum: Spectrum, k: int) -> None:
     """Raise unless the first k singular values stand above the rounding of the Gram matrix."""
     resolved = int((spectrum.resolution < spectrum.S).sum())
+    check_not_constant(spectrum)
     if not 1 <= k <= resolved:
         raise ValueError(
             f"k must be between 1 and {resolved}, the number of singular values above the rounding "

@@ -73,13 +73,15 @@ def flipped_grams(
 
     Raises:
         TypeError: The values are not real floating point numbers.
-        ValueError: As for `gram`, or a step was not recorded.
+        ValueError: As for `gram`, a step was not recorded, or the number of copies is negative.
 
     Example:
         >>> data, copy = flipped_grams(torch.tensor([[3.0, 4.0], [1.0, 0.0]]), 1)
         >>> copy.K.diagonal()
         tensor([25.,  1.], dtype=torch.float64)
     """
+    if n_surrogates < 0:
+        raise ValueError(f"n_surrogates must be at least 0, but {n_surrogates} arrived.")
     matrix = source(A, device, dtype)
     rows = select_steps(matrix.steps, steps).sort().values
     labels: list[int | None] = [None, *range(n_surrogates)]

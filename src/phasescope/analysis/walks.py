@@ -179,6 +179,11 @@ def walk_null(
         the theory of statistical regression", Proc. R. Soc. Edinburgh 53.
     """
     rates = _check_walk(scales, steps, learning_rates, center, n_dimensions, n_draws)
+    if not (0 <= momentum < 1 and 0 <= weight_decay < math.inf):
+        raise ValueError(
+            "momentum must lie in [0, 1) and weight_decay be finite and >= 0, but "
+            f"momentum={momentum} and weight_decay={weight_decay} arrived: such a walk diverges."
+        )
     K = torch.zeros(len(steps), len(steps), dtype=torch.float64)
     for first in range(0, len(scales), _BLOCK):
         M = _responses(
@@ -308,6 +313,13 @@ def _check_walk(
         raise ValueError(
             f"every one of the {n} updates needs a finite scale and a finite learning rate, but "
             f"{len(rates)} learning rates arrived, or one is not finite."
+        )
+    moves = (scales * rates)[: int(steps[-1])]
+    if bool((scales < 0).any()) or not bool((moves != 0).any()):
+        raise ValueError(
+            "scales are norms: they must be >= 0 and, times the learning rates, not all zero up to "
+            f"the last step, but they range from {float(scales.min()):.3g} to "
+            f"{float(scales.max()):.3g}. Pass the recorded norms of gradients or updates."
         )
     if center not in ("none", "steps"):
         raise ValueError(
