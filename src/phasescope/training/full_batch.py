@@ -17,7 +17,7 @@ from phasescope.training.rates import LearningRate
 Examples = tuple[Tensor, Tensor]
 LossFunction = Callable[[Tensor, Tensor], Tensor]
 METRICS = ("train_loss", "train_accuracy", "test_loss", "test_accuracy")
-# Rows of the test set evaluated at once: what stays in the cache, and what keeps memory small.
+# Rows of the test set, of all seeds together, evaluated at once: what stays in the cache.
 _BLOCK = 2048
 
 
@@ -156,8 +156,6 @@ def train_full_batch(
     """
     _check(train, test, n_steps)
     measure = torch.compile(_measure) if compiled else _measure
-    # Compiled code reads and writes less, and every other number of rows is compiled anew.
-    block = test[1].shape[-1] if compiled else _BLOCK
     first = recorder.step if recorder is not None else 0
     rows: list[dict[str, Tensor]] = []
 
@@ -173,15 +171,15 @@ def train_full_batch(
         optimizer.zero_grad(set_to_none=True)
         losses, accuracy = measure(model, *train, loss_fn)
         losses.sum().backward()
-        note(step, _metrics(losses, accuracy, model, test, loss_fn, measure, block))
+        note(step, _metrics(losses, accuracy, model, test, loss_fn, measure))
         if rate is not None:
             rate.before_update(step, losses)
         optimizer.step()
         if recorder is not None:
             recorder.end_step()
     with torch.no_grad():
-        losses, accuracy = _in_blocks(model, train, loss_fn, _measure, _BLOCK)
-    note(max(first, n_steps), _metrics(losses, accuracy, model, test, loss_fn, measure, block))
+        losses, accuracy = _in_blocks(model, train, loss_fn, _measure)
+    note(max(first, n_steps), _metrics(losses, accuracy, model, test, loss_fn, measure))
     curves = {name: torch.stack([row[name] for row in rows]).cpu() for name in METRICS}
     return TrainingCurves(torch.arange(first, first + len(rows)), **curves)
 
@@ -205,10 +203,12 @@ def _measure(
 
 
 def _in_blocks(
-    model: nn.Module, examples: Examples, loss_fn: LossFunction, measure: Any, block: int
+    model: nn.Module, examples: Examples, loss_fn: LossFunction, measure: Any, n_seeds: int = 1
 ) -> tuple[Tensor, Tensor]:
     pairs, labels = examples
-    blocks = list(zip(pairs.split(block, -2), labels.split(block, -1), strict=True))
+    # Compiled code reads and writes less, and every other number of rows is compiled anew.
+    rows = max(128, _BLOCK // n_seeds) if measure is _measure else labels.shape[-1]
+    blocks = list(zip(pairs.split(rows, -2), labels.split(rows, -1), strict=True))
     found = [measure(model, *part, loss_fn) for part in blocks]
     if len(found) == 1:
         return found[0]
@@ -225,10 +225,9 @@ def _metrics(
     test: Examples,
     loss_fn: LossFunction,
     measure: Any,
-    block: int,
 ) -> dict[str, Tensor]:
     with torch.no_grad():
-        test_loss, test_accuracy = _in_blocks(model, test, loss_fn, measure, block)
+        test_loss, test_accuracy = _in_blocks(model, test, loss_fn, measure, losses.numel())
     values = (losses.detach().clone(), accuracy, test_loss, test_accuracy)
     return dict(zip(METRICS, values, strict=True))
 
