@@ -456,17 +456,17 @@ def test_a_recording_larger_than_the_disk_is_refused_before_training(tmp_path):
 
 
 def test_a_full_disk_stops_with_a_clear_error_and_keeps_what_was_committed(tmp_path, monkeypatch):
-    from phasescope.trajectory import store
+    from phasescope.trajectory import chunkfile
 
-    original, calls = store._write_all, []
+    original, calls = chunkfile._write_all, []
 
-    def failing(file, part):
+    def failing(descriptor, views, position):
         calls.append(1)
         if len(calls) > 6:
             raise OSError(28, "No space left on device")
-        original(file, part)
+        original(descriptor, views, position)
 
-    monkeypatch.setattr(store, "_write_all", failing)
+    monkeypatch.setattr(chunkfile, "_write_all", failing)
     model = nn.Linear(2, 1)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     with (

@@ -10,12 +10,13 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
+from phasescope.trajectory.blocks import Row
 from phasescope.trajectory.channels import Channel
 from phasescope.trajectory.flat import FlatParameters
 from phasescope.trajectory.optimizers import DecayFactor
 from phasescope.trajectory.schema import UNCLIPPED
 
-Rows = Mapping[str, Tensor]
+Rows = Mapping[str, Row]
 Channels = Mapping[str, tuple[Channel, Callable[[int], bool]]]
 # A few numbers about one tensor per parameter: norms, norms of components, a sketch.
 Summary = Callable[[list[Tensor]], Tensor]
@@ -144,11 +145,13 @@ class Captures:
                 continue
             target = self._rows[group]["values" if summary is None else UNCLIPPED]
             if not seen and self._unseen:
-                target.fill_(torch.nan)
+                for piece in target:
+                    piece.fill_(torch.nan)
             elif scale is not None:
-                if target.is_pinned():
+                if target[0].is_pinned():
                     torch.cuda.current_stream().synchronize()
-                target.div_(scale)
+                for piece in target:
+                    piece.div_(scale)
         self.forget()
 
     def _wanted(self, name: str) -> bool:
@@ -165,5 +168,4 @@ class Captures:
             if summary is None:
                 self._flat.fill(self._rows[group]["values"], tensors)
             else:
-                values = summary(tensors)
-                self._rows[group][name][: values.numel()].copy_(values, non_blocking=True)
+                self._rows[group][name][0].copy_(summary(tensors), non_blocking=True)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from phasescope.errors import RecordingError
+from phasescope.trajectory.blocks import Block, Row
 from phasescope.trajectory.sinks import Forwarder, Sink
 from phasescope.trajectory.store import ArraySpec, TrajectoryStore
 
@@ -32,6 +33,8 @@ class Job:
     inspect: Callable[[Job], None] | None = None
     # Called when the rows are no longer needed.
     release: Callable[[], None] | None = None
+    # Whether the loop has to wait for these rows to be written.
+    behind: Callable[[], bool] | None = None
     # Names along the columns of the arrays.
     labels: tuple[str, ...] = ()
 
@@ -110,19 +113,11 @@ class WriterThread:
         if group is None:
             group = self.store.add_group(job.group, job.specs)
         group.add_arrays(job.specs)
-        # While the next job waits the disk is behind, and the page cache takes the rows faster.
-        group.write(job.steps, job.values, direct=self._jobs.empty())
+        # The page cache takes more processor time, but less of everyone's while it has room.
+        direct = job.behind is not None and not job.behind()
+        group.write(job.steps, job.values, direct=direct)
         self.store.commit()
         self.forwarder.forward(job.group, job.steps, job.values, job.labels)
-
-
-@dataclass
-class _Buffer:
-    """A block in memory: K rows of every array of a group."""
-
-    arrays: dict[str, Tensor]
-    views: dict[str, np.ndarray]
-    steps: np.ndarray
 
 
 @dataclass
@@ -135,6 +130,9 @@ class Channel:
         writer: Where full blocks go.
         pinned: Whether rows are filled from a GPU.
         inspect: Passed on with every job.
+        attributes: Of a new group.
+        labels: Names along the dimensions of a new group.
+        sizes: Lengths of the pieces into which a row is cut; none for a row in one piece.
     """
 
     group: str
@@ -144,6 +142,7 @@ class Channel:
     inspect: Callable[[Job], None] | None = None
     attributes: dict[str, Any] = field(default_factory=dict)
     labels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    sizes: Sequence[int] = ()
 
     def __post_init__(self) -> None:
         group = self.writer.store.groups.get(self.group)
@@ -151,17 +150,19 @@ class Channel:
             group = self.writer.store.add_group(
                 self.group, self.specs, attributes=self.attributes, labels=self.labels
             )
+        # A run that goes on keeps the blocks and chunks that it began with.
+        self.specs = {name: group.specs.get(name, spec) for name, spec in self.specs.items()}
         self.rows_per_block = next(iter(self.specs.values())).chunk_rows
         # Rows keep their place in the chunk: a resumed run goes on in the middle of a block.
         self._fill = self._start = group.rows % self.rows_per_block
         self.last_step = group.last_step
-        self._free: queue.Queue[_Buffer] = queue.Queue()
+        self._free: queue.Queue[Block] = queue.Queue()
         self._n_buffers = 0
         self._buffer = self._next_buffer()
 
-    def row(self) -> dict[str, Tensor]:
-        """The row to fill next, padded to whole chunks. Nothing counts before `advance`."""
-        return {name: array[self._fill] for name, array in self._buffer.arrays.items()}
+    def row(self) -> dict[str, Row]:
+        """The pieces of the row to fill next. Nothing counts before `advance`."""
+        return self._buffer.row(self._fill)
 
     def advance(self, step: int) -> None:
         """The row is filled: it belongs to `step`."""
@@ -182,11 +183,17 @@ class Channel:
 
     def _submit(self, release: Callable[[], None] | None) -> None:
         rows = slice(self._start, self._fill)
-        values = {name: view[rows] for name, view in self._buffer.views.items()}
+        values = {name: block[rows] for name, block in self._buffer.arrays.items()}
         steps = self._buffer.steps[rows].copy()
         inspect = self._after_copies() if self.pinned else self.inspect
         labels = next(iter(self.labels.values()), ())
-        self.writer.submit(Job(self.group, self.specs, steps, values, inspect, release, labels))
+        self.writer.submit(
+            Job(self.group, self.specs, steps, values, inspect, release, self._behind, labels)
+        )
+
+    def _behind(self) -> bool:
+        """Whether all buffers are in use, so that the loop will soon wait for one."""
+        return self._n_buffers == MAX_BUFFERS and self._free.empty()
 
     def _after_copies(self) -> Callable[[Job], None]:
         """An inspection that first waits until the device has delivered the block's rows."""
@@ -200,24 +207,14 @@ class Channel:
 
         return inspect
 
-    def _next_buffer(self) -> _Buffer:
+    def _next_buffer(self) -> Block:
         try:
             return self._free.get_nowait()
         except queue.Empty:
             if self._n_buffers == MAX_BUFFERS:
                 return self._free.get()
         self._n_buffers += 1
-        arrays, views = {}, {}
-        for name, spec in self.specs.items():
-            bfloat16 = spec.dtype == "uint16"
-            dtype = torch.bfloat16 if bfloat16 else getattr(torch, spec.dtype)
-            array = torch.zeros(
-                (self.rows_per_block, spec.width), dtype=dtype, pin_memory=self.pinned
-            )
-            arrays[name] = array
-            raw = array.view(torch.int16).numpy().view(np.uint16) if bfloat16 else array.numpy()
-            views[name] = raw
-        return _Buffer(arrays, views, np.zeros(self.rows_per_block, np.int64))
+        return Block(self.specs, self.rows_per_block, self.sizes, pinned=self.pinned)
 
 
 class MetricsLog:

@@ -6,12 +6,14 @@ Axis letters: p parameters of the flat vector, n tensors.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from phasescope.errors import RecordingError
 from phasescope.parameters import ParameterTable
+from phasescope.trajectory.blocks import Row
 from phasescope.trajectory.optimizers import DecayFactor
 from phasescope.trajectory.sharding import TensorNorms, is_dtensor, local_tensor, part_like
 
@@ -25,7 +27,6 @@ class FlatParameters:
         self.table = table
         self.norms = TensorNorms(self.tensors)
         self._spread = any(is_dtensor(tensor) for tensor in self.tensors)
-        self._sizes = list(table.sizes)
         wide = any(p.dtype == torch.float64 for p in self.tensors)
         self._before_dtype = torch.float64 if wide else torch.float32
         self._before: list[Tensor] | None = None
@@ -36,16 +37,11 @@ class FlatParameters:
         # The parameters whose gradient was sparse.
         self.densified: dict[str, None] = {}
 
-    def fill(self, row: Tensor, tensors: list[Tensor]) -> None:
-        """Copy one tensor per parameter into a row (padded, any float type)."""
+    def fill(self, row: Row, tensors: list[Tensor]) -> None:
+        """Copy one tensor per parameter into the pieces of a row, whatever their float type."""
         flat = [tensor.detach().reshape(-1) for tensor in tensors]
-        if all(t.dtype == row.dtype and t.device == row.device for t in flat):
-            # One call instead of one per tensor.
-            torch.cat(flat, out=row[: self.table.size])
-            return
-        parts = row[: self.table.size].split(self._sizes)
-        for part, source in zip(parts, flat, strict=True):
-            part.copy_(source, non_blocking=True)
+        # One call for all of them; large tensors are copied by all threads.
+        torch._foreach_copy_(list(row), flat, non_blocking=True)
 
     def gradients(
         self,
@@ -65,6 +61,10 @@ class FlatParameters:
             scale: What they are still multiplied with.
         """
         owned = self._owned_by(optimizer)
+        if scale is None and not self._spread and len(owned) >= len(self.tensors):
+            usual = [p.grad for p in self.tensors]
+            if all(g is not None and g.layout == torch.strided for g in usual):
+                return cast("list[Tensor]", usual)
         found = []
         for name, parameter in zip(self.names, self.tensors, strict=True):
             gradient = parameter.grad if id(parameter) in owned else None
@@ -88,7 +88,8 @@ class FlatParameters:
         n = sum(len(group["params"]) for group in optimizer.param_groups)
         if n != self._n_owned:
             groups = optimizer.param_groups
-            self._owned = {id(p) for group in groups for p in group["params"]}
+            ours = {id(p) for p in self.tensors}
+            self._owned = {id(p) for group in groups for p in group["params"]} & ours
             self._n_owned = n
         return self._owned
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
-from phasescope.trajectory.backward import BackwardEnd
+from phasescope.trajectory.backward import BackwardEnd, BackwardStart
 
 
 class Hooks:
@@ -23,7 +23,9 @@ class Hooks:
         optimizer: Whose updates are reported.
         parameters: Whose gradients are reported.
         scalers: Gradient scalers that may skip updates.
-        arrived: Called when a backward pass that added to gradients is over.
+        arrived: Called when gradients have arrived.
+        whole_passes: Call it once per backward pass, when the gradients of all parameters and
+            processes are there; otherwise as soon as a parameter has its own, which costs less.
         before: Called before an update, with whether it evaluates the loss itself (a closure), and
             with what its gradients are still multiplied with if it unscales them itself.
         after: Called after an update.
@@ -38,6 +40,7 @@ class Hooks:
         scalers: Iterable[torch.amp.GradScaler],
         *,
         arrived: Callable[[], None],
+        whole_passes: bool,
         before: Callable[[bool, Tensor | None], None],
         after: Callable[[], None],
         skipped: Callable[[float], None],
@@ -49,7 +52,8 @@ class Hooks:
         self._updates = 0
         self._skipping = False
         self._scalers = list(scalers)
-        self._backward = BackwardEnd(arrived)
+        backward = BackwardEnd(arrived) if whole_passes else BackwardStart(arrived)
+        self._backward: BackwardEnd | BackwardStart = backward
         self._frozen = list(parameters)
         self._handles: list[RemovableHandle] = [
             optimizer.register_step_pre_hook(_opaque(self._before)),
@@ -75,7 +79,6 @@ class Hooks:
             self._handles += self._backward.watch(found)
         return found
 
-    @torch.no_grad()
     def _before(self, optimizer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self._updates += 1
         # A scaler leaves these two to fused optimizers, which unscale, or skip, by themselves.
@@ -89,7 +92,6 @@ class Hooks:
         closure = args[1] if len(args) > 1 else kwargs.get("closure")
         self._before_update(closure is not None, scale)
 
-    @torch.no_grad()
     def _after(self, optimizer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if not self._skipping:
             self._after_update()
@@ -109,8 +111,18 @@ class Hooks:
 
 
 def _opaque(hook: Callable[..., None]) -> Any:
-    """The hook, hidden from torch.compile(optimizer.step), which would trace into it."""
-    return torch.compiler.disable(hook)
+    """The hook without gradient tracking, hidden from torch.compile(optimizer.step)."""
+    hidden = torch.compiler.disable(hook)
+
+    def opaque(optimizer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        # A constant where the compiler traces; calling what it must not trace always costs more.
+        with torch.no_grad():
+            if torch.compiler.is_compiling():
+                hidden(optimizer, args, kwargs)
+            else:
+                hook(optimizer, args, kwargs)
+
+    return opaque
 
 
 def backward_scale(scalers: Iterable[torch.amp.GradScaler]) -> float | None:

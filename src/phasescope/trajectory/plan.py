@@ -115,13 +115,26 @@ def parameter_spec(size: int, dtype: str) -> ArraySpec:
     """Blocks and chunks of an array over parameters: a few MB per chunk file, K steps per block."""
     itemsize = 4 if dtype == "float32" else 2
     rows = max(1, min(MAX_BLOCK_ROWS, BLOCK_BYTES // max(1, size * itemsize)))
-    n_chunks = max(1, math.ceil(rows * size * itemsize / CHUNK_BYTES))
-    alignment = PAGE // math.gcd(PAGE, rows * itemsize)  # chunk files of whole pages
-    aligned = math.ceil(math.ceil(size / n_chunks) / alignment) * alignment
-    columns = size if n_chunks == 1 else aligned
+    columns = _chunk_columns(size, itemsize, math.ceil(rows * size * itemsize / CHUNK_BYTES))
     attributes = {} if dtype == "float32" else {"encoding": "bfloat16"}
     stored = "float32" if dtype == "float32" else "uint16"
     return ArraySpec(stored, (size,), ("parameter",), rows, columns, attributes=attributes)
+
+
+def _chunk_columns(size: int, itemsize: int, n_chunks: int) -> int:
+    """Columns of about `n_chunks` chunk files, whose rows consist of whole pages.
+
+    So they can be written past the page cache. Of the counts near `n_chunks` the one that pads
+    least: up to a third larger chunks.
+    """
+    if n_chunks <= 1:
+        return size
+    alignment = PAGE // itemsize
+    if size < 4 * n_chunks * alignment:
+        alignment = 16
+    counts = range(n_chunks, math.ceil(0.75 * n_chunks) - 1, -1)
+    columns = [math.ceil(math.ceil(size / n) / alignment) * alignment for n in counts]
+    return min(columns, key=lambda width: math.ceil(size / width) * width)
 
 
 def summary_spec(n_values: int, dimension: str) -> ArraySpec:

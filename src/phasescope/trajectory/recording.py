@@ -80,6 +80,7 @@ class Recording:
             flat.tensors,
             checkpoints.scalers,
             arrived=self._gradient_arrived,
+            whole_passes=session.captures.watches_backward,
             before=self._before_update,
             after=self._after_update,
             skipped=self._update_skipped,

@@ -78,6 +78,7 @@ class Session:
         # One watch is enough: the norms are looked at only where no gradients are saved.
         watched = "gradients" if "gradients" in self._contents.specs else "norms"
         inspect = self.watch if group == watched and "gradients" in {group, *arrays} else None
+        over_parameters = all(spec.dimensions == (schema.PARAMETER,) for spec in arrays.values())
         return Channel(
             group,
             arrays,
@@ -86,6 +87,7 @@ class Session:
             inspect=inspect,
             attributes={"meaning": schema.GROUPS[group].meaning},
             labels=self._contents.labels.get(group, {}),
+            sizes=self._flat.table.sizes if over_parameters else (),
         )
 
     def before(

@@ -168,8 +168,10 @@ class TensorNorms:
     def __call__(self, parts: list[Tensor]) -> Tensor:
         """The norms of the tensors of which these are the parts held here."""
         if all(part.dtype == torch.float32 and part.device.type == "cpu" for part in parts):
-            norms = torch.tensor([_norm(part) for part in parts], dtype=torch.float64)
-            return (self._summed(norms) if self._groups else norms).float()
+            norms = [_norm(part) for part in parts]
+            if not self._groups:
+                return torch.tensor(norms, dtype=torch.float32)
+            return self._summed(torch.tensor(norms, dtype=torch.float64)).float()
         wide = any(part.dtype == torch.float64 for part in parts)
         # Without it the norm of a half-precision tensor is rounded, or overflows, in that type.
         dtype = torch.float64 if wide else torch.float32
