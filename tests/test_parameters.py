@@ -48,6 +48,26 @@ def test_prefixes_are_removed_only_where_a_wrapper_put_them():
     assert list(named_parameters(inside)) == [f"a.{name}" for name in expected]
 
 
+def test_prefixes_of_activation_checkpointing_are_removed():
+    from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import (
+        checkpoint_wrapper,
+        offload_wrapper,
+    )
+
+    bare = Module()
+    expected = list(named_parameters(bare))
+    inside = nn.ModuleDict({"a": checkpoint_wrapper(Module())})
+    assert "a._checkpoint_wrapped_module.module.weight" in dict(inside.named_parameters())
+    assert list(named_parameters(inside)) == [f"a.{name}" for name in expected]
+    assert list(named_modules(inside)) == list(named_modules(nn.ModuleDict({"a": Module()})))
+    for wrapped in (
+        checkpoint_wrapper(bare),
+        offload_wrapper(nn.DataParallel(bare)),
+        nn.DataParallel(checkpoint_wrapper(checkpoint_wrapper(bare))),
+    ):
+        assert list(named_parameters(wrapped)) == expected
+
+
 def test_an_attribute_called_like_a_prefix_is_kept_inside_a_wrapper():
     inner = nn.ModuleDict({"module": nn.ModuleDict({"module": nn.Linear(1, 1, bias=False)})})
     assert list(named_parameters(nn.DataParallel(inner))) == ["module.module.weight"]

@@ -15,8 +15,14 @@ import torch
 from jaxtyping import Bool, Int64, Shaped
 from torch import Tensor, nn
 
-# Prefixes that DistributedDataParallel and torch.compile put before every name.
-_WRAPPER_PREFIXES = ("module.", "_orig_mod.")
+# The attribute in which a wrapper keeps what it wraps, by the name of the class: DataParallel,
+# torch.compile, activation checkpointing. (Importing the classes takes long.)
+_WRAPPERS = {
+    "DataParallel": "module",
+    "DistributedDataParallel": "module",
+    "OptimizedModule": "_orig_mod",
+    "ActivationWrapper": "_checkpoint_wrapped_module",
+}
 
 
 @dataclass(frozen=True, init=False, eq=False, repr=False)
@@ -269,8 +275,9 @@ class ParameterTable:
 def named_parameters(model: nn.Module, *, tied: bool = False) -> dict[str, nn.Parameter]:
     """A module's parameters under their names without wrapper prefixes.
 
-    ``module.`` (DistributedDataParallel) and ``_orig_mod.`` (torch.compile) are removed wherever a
-    wrapper put them, so that a wrapped and a bare model give the same names.
+    ``module.`` (DistributedDataParallel), ``_orig_mod.`` (torch.compile) and
+    ``_checkpoint_wrapped_module.`` (activation checkpointing) are removed wherever a wrapper put
+    them, so that a wrapped and a bare model give the same names.
 
     Args:
         model: The module.
@@ -282,7 +289,9 @@ def named_parameters(model: nn.Module, *, tied: bool = False) -> dict[str, nn.Pa
         ['weight', 'bias']
     """
     wrappers = _wrappers(model)
-    found = model.named_parameters(remove_duplicate=not tied)
+    # Activation checkpointing removes its own prefix, but of the outermost module only.
+    kind = nn.Module if "" in wrappers else type(model)
+    found = kind.named_parameters(model, remove_duplicate=not tied)
     return {_strip(name, wrappers): parameter for name, parameter in found}
 
 
@@ -301,24 +310,20 @@ def named_modules(model: nn.Module) -> dict[str, nn.Module]:
     return {_strip(path, wrappers): module for path, module in found if path not in wrappers}
 
 
-def _wrappers(model: nn.Module) -> set[str]:
-    """Paths of the modules that do nothing but wrap another."""
-    return {
-        path
-        for path, module in model.named_modules(remove_duplicate=False)
-        if isinstance(module, nn.DataParallel | nn.parallel.DistributedDataParallel)
-        or type(module).__name__ == "OptimizedModule"
-    }
+def _wrappers(model: nn.Module) -> dict[str, str]:
+    """Paths of the modules that do nothing but wrap another, and the attribute that holds it."""
+    found = {}
+    for path, module in model.named_modules(remove_duplicate=False):
+        for base in type(module).__mro__:
+            if base.__name__ in _WRAPPERS and base.__module__.startswith("torch."):
+                found[path] = _WRAPPERS[base.__name__]
+    return found
 
 
-def _strip(name: str, wrappers: set[str]) -> str:
+def _strip(name: str, wrappers: Mapping[str, str]) -> str:
     """Remove the attribute that follows each wrapper's path, and only there."""
-    kept: list[str] = []
     parts = name.split(".")
-    for i, part in enumerate(parts):
-        inside = ".".join(parts[:i]) in wrappers
-        if not (inside and f"{part}." in _WRAPPER_PREFIXES):
-            kept.append(part)
+    kept = [p for i, p in enumerate(parts) if wrappers.get(".".join(parts[:i])) != p]
     return ".".join(kept)
 
 

@@ -1,14 +1,12 @@
-"""Tests of plain JSON values and of writing in one go."""
+"""Tests of plain JSON values."""
 
-import os
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from phasescope.report.plain import json_text, plain_value, write_text
+from phasescope.report.plain import json_text, plain_value
 
 
 @dataclass
@@ -55,19 +53,3 @@ def test_numbers_that_json_has_not_become_null(number: float):
 def test_what_has_no_json_form_is_refused_by_name(value: object, message: str):
     with pytest.raises(TypeError, match=message):
         plain_value(value, "results")
-
-
-def test_a_failed_write_leaves_the_old_file_and_nothing_else(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    path = tmp_path / "a.json"
-    write_text(path, "old")
-
-    def full_disk(*_: object) -> None:
-        raise OSError("disk full")
-
-    monkeypatch.setattr(os, "replace", full_disk)
-    with pytest.raises(OSError, match="disk full"):
-        write_text(path, "new")
-    assert path.read_text() == "old"
-    assert list(tmp_path.iterdir()) == [path]

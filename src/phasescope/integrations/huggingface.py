@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any, cast
 
-from phasescope.errors import RecordingError
 from phasescope.integrations.extras import missing
-from phasescope.integrations.late import LateRecorder, sharded
+from phasescope.integrations.late import LateRecorder, partitioned
 from phasescope.trajectory.recorder import Recorder
 
 try:
@@ -22,7 +22,9 @@ __all__ = ["RecorderCallback"]
 
 # Where the recorder's state lies in the trainer_state.json of a checkpoint.
 _STATE = "phasescope"
-_SHARDING = ("FSDP", "DEEPSPEED", "MEGATRON_LM")
+# What these hand to callbacks is not what they train.
+_PARTITIONING = ("DEEPSPEED", "MEGATRON_LM")
+_FSDP2 = "fsdp='full_shard', fsdp_config={'fsdp_version': 2}"
 
 
 class RecorderCallback(TrainerCallback):
@@ -32,6 +34,7 @@ class RecorderCallback(TrainerCallback):
     accelerate's wrapper. A step is one update, however many micro-batches it accumulates, and
     ``gradients`` is what the optimizer consumed: accumulated, unscaled, clipped to
     ``max_grad_norm``. In data-parallel training every process has the callback, the first writes.
+    With FSDP2 (``fsdp_config={"fsdp_version": 2}``) the norms can be recorded, and probes.
 
     What the Trainer logs is filed under the step of its weights: loss, gradient norm and learning
     rate under the update just done (a loss averaged over several updates under the last of them),
@@ -86,8 +89,8 @@ class RecorderCallback(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Attach the recorder."""
-        _refuse_sharding()
         model, optimizer = kwargs["model"], kwargs["optimizer"]
+        _refuse_partitions(model)
         scaler = None
         if isinstance(optimizer, AcceleratedOptimizer):
             scaler, optimizer = optimizer.scaler, optimizer.optimizer
@@ -204,7 +207,10 @@ def _states(state: TrainerState) -> dict[str, Any]:
     return cast("dict[str, Any]", state.stateful_callbacks)
 
 
-def _refuse_sharding() -> None:
+def _refuse_partitions(model: Any) -> None:
     strategy = str(getattr(AcceleratorState(), "distributed_type", "")).rpartition(".")[2]
-    if strategy in _SHARDING:
-        raise RecordingError(sharded(f"{strategy} gives every process a part of them"))
+    if strategy in _PARTITIONING:
+        raise partitioned(strategy, f"Train with {_FSDP2}")
+    fsdp = sys.modules.get("torch.distributed.fsdp")
+    if fsdp and any(isinstance(m, fsdp.FullyShardedDataParallel) for m in model.modules()):
+        raise partitioned("FullyShardedDataParallel", f"Choose its successor: {_FSDP2}")

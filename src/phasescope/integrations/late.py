@@ -6,7 +6,7 @@ import atexit
 import difflib
 import inspect
 import numbers
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -67,11 +67,9 @@ class LateRecorder:
             scaler: The trainer's gradient scaler: the updates that it skips are seen through it.
 
         Raises:
-            RecordingError: The parameters are sharded.
             RunError: The directory holds a run, and the training begins anew.
         """
         self.end("interrupted")  # what a training left behind that raised an error
-        _check_whole(model.named_parameters())
         settings: dict[str, Any] = {"n_steps": n_steps} | self._settings
         if isinstance(scaler, torch.amp.GradScaler):
             settings["state"] = {"scaler": scaler}
@@ -171,16 +169,10 @@ def _check_settings(settings: Mapping[str, Any]) -> None:
         raise TypeError("the callback requires save=, such as save={'gradients': every(1)}.")
 
 
-def _check_whole(parameters: Iterable[tuple[str, nn.Parameter]]) -> None:
-    for name, parameter in parameters:
-        if hasattr(parameter, "device_mesh"):  # DTensor: FSDP2, tensor parallelism
-            raise RecordingError(sharded(f"parameter {name!r} holds a part of a tensor only"))
-
-
-def sharded(what: str) -> str:
-    """Why a training whose parameters are spread over processes is refused."""
-    return (
-        f"the callbacks record whole parameters only, but {what}. Train on one device or with data "
-        "parallelism (DDP), where every process has all of them; in a loop of one's own, Recorder "
-        "takes the norms of sharded parameters."
+def partitioned(library: str, instead: str) -> RecordingError:
+    """Why a training is refused whose parameters a library takes out of the model."""
+    return RecordingError(
+        f"the recorder reads the model's own parameters and their gradients, but {library} keeps "
+        f"them in flat partitions without names, one for each process. {instead}; the norms of "
+        "such parameters can be recorded."
     )

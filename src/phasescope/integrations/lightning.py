@@ -11,18 +11,18 @@ from torch import Tensor
 
 from phasescope.errors import RecordingError
 from phasescope.integrations.extras import missing
-from phasescope.integrations.late import LateRecorder, sharded
+from phasescope.integrations.late import LateRecorder, partitioned
 from phasescope.trajectory.recorder import Recorder
 
 try:
     from lightning.pytorch import Callback, LightningModule, Trainer
-    from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
+    from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy
 except ImportError as error:
     raise missing(__name__, "lightning", error) from error
 
 __all__ = ["RecorderCallback"]
 
-_SHARDING = (DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy)
+_PARTITIONING = (DeepSpeedStrategy, FSDPStrategy)
 
 
 class RecorderCallback(Callback):
@@ -34,7 +34,8 @@ class RecorderCallback(Callback):
     ``on_before_optimizer_step``; the recorder reads the gradients after the update, so it needs an
     optimizer that leaves ``.grad`` as it was, as all of PyTorch's do.) Automatic and manual
     optimization are recorded alike. In data-parallel training every process has the callback, the
-    first writes.
+    first writes. Under ``ModelParallelStrategy`` (`fully_shard`, tensor parallelism) the norms can
+    be recorded, and probes.
 
     What `self.log` brings to ``trainer.callback_metrics`` is filed under the step of its weights:
     values of a batch under its update (of accumulated batches the last one's), validation under
@@ -107,9 +108,11 @@ class RecorderCallback(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Attach the recorder."""
         restored, self._restored = self._restored, None
-        if isinstance(trainer.strategy, _SHARDING):
-            name = type(trainer.strategy).__name__
-            raise RecordingError(sharded(f"{name} gives every process a part of them"))
+        if isinstance(trainer.strategy, _PARTITIONING):
+            raise partitioned(
+                type(trainer.strategy).__name__,
+                "Train with ModelParallelStrategy and fully_shard in configure_model",
+            )
         if restored is None:
             if trainer.global_step and len(trainer.optimizers) > 1:
                 raise RecordingError(

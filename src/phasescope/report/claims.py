@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from phasescope.report.plain import json_text, write_text
+from phasescope.report.plain import json_text
+from phasescope.trajectory.files import write_atomic
 
 if TYPE_CHECKING:
     import rich.table
@@ -162,7 +163,7 @@ def save_results(path: str | os.PathLike[str], results: ExperimentResults) -> Pa
         ...     load_results(save_results(Path(folder) / "toy.json", results)) == results
         True
     """
-    write_text(path, json_text(results, "results"))
+    write_atomic(path, json_text(results, "results"))
     return Path(path)
 
 

@@ -17,7 +17,8 @@ from plotly.graph_objects import Figure
 from plotly.offline import get_plotlyjs
 
 from phasescope.report.claims import Claim, measured
-from phasescope.report.plain import plain_value, write_text
+from phasescope.report.plain import plain_value
+from phasescope.trajectory.files import write_atomic
 
 _CAPTION = ("title", "seen", "computed", "misleads")
 
@@ -106,7 +107,7 @@ def write_report(
         record=_embedded(json.dumps(plain_value(record, "report"), allow_nan=False)),
         drawings=_embedded(_drawings(figures)),
     )
-    write_text(path, html)
+    write_atomic(path, html)
     return Path(path)
 
 

@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import math
-import os
 from collections.abc import Mapping
 from pathlib import PurePath
 from typing import Any
@@ -59,34 +58,6 @@ def plain_value(value: object, where: str = "value") -> Any:
         f"{where} must be numbers, strings, arrays, dataclasses, mappings or sequences to be "
         f"written as JSON, but it is {type(value).__name__}. Convert it before saving."
     )
-
-
-def write_text(path: str | os.PathLike[str], text: str) -> None:
-    """Writes the file in one go: a reader sees the old content or the new, never a part.
-
-    Args:
-        path: The file; its folder is made if missing.
-        text: Content, written as UTF-8 with plain line feeds.
-
-    Example:
-        >>> import tempfile
-        >>> from pathlib import Path
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     write_text(Path(folder) / "new" / "a.txt", "hello")
-        ...     (Path(folder) / "new" / "a.txt").read_text()
-        'hello'
-    """
-    path = os.fspath(path)
-    os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
-    # Beside the target, because os.replace is atomic within one file system only.
-    temporary = f"{path}.{os.getpid()}.tmp"
-    try:
-        with open(temporary, "w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-        os.replace(temporary, path)
-    finally:
-        if os.path.exists(temporary):
-            os.remove(temporary)
 
 
 def json_text(value: object, where: str = "value") -> str:

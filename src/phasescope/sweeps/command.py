@@ -12,7 +12,8 @@ from typing import Annotated, Any
 from phasescope.errors import PhasescopeError
 from phasescope.experiments.runner import finish, known_runs
 from phasescope.report import Claim
-from phasescope.report.plain import json_text, write_text
+from phasescope.report.plain import json_text
+from phasescope.trajectory.files import write_atomic
 from phasescope.sweeps.cluster import RETRIES
 from phasescope.sweeps.grid import SEED, grid
 from phasescope.sweeps.outcome import Outcome, Progress
@@ -224,7 +225,7 @@ def _write(
     experiment: Any, name: str, preset: str, outcomes: Sequence[Outcome], directory: Path
 ) -> None:
     content = described(name, preset, grid_points(experiment, outcomes), outcomes)
-    write_text(directory / SUMMARY, json_text(content))
+    write_atomic(directory / SUMMARY, json_text(content))
 
 
 def _end(

@@ -1,4 +1,4 @@
-"""Rows into the files of uncompressed chunks; whole chunks go past the page cache where they can.
+"""Rows into the files of uncompressed chunks; large blocks go past the page cache if they can.
 
 A write through the page cache costs a copy and the management of a page for every 4 kB, on a
 processor that the training would use: two to ten times the processor time of the direct write,
@@ -9,6 +9,7 @@ Letters: n rows, w entries of a row within the chunk.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import math
 import mmap
@@ -33,10 +34,14 @@ def page_aligned(n_bytes: int) -> np.ndarray:
         >>> block.shape, block.ctypes.data % PAGE
         ((10000,), 0)
     """
-    memory = mmap.mmap(-1, max(1, n_bytes))
+    if hasattr(mmap, "MAP_PRIVATE"):
+        # By default it is shared memory, whose pages are slower to get and never huge.
+        memory = mmap.mmap(-1, max(1, n_bytes), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    else:  # Windows
+        memory = mmap.mmap(-1, max(1, n_bytes))
     if hasattr(memory, "madvise") and hasattr(mmap, "MADV_HUGEPAGE"):
-        # Fewer faults and fewer entries of the address cache for memory that is only streamed.
-        memory.madvise(mmap.MADV_HUGEPAGE)
+        with contextlib.suppress(OSError):  # a kernel built without them
+            memory.madvise(mmap.MADV_HUGEPAGE)
     return np.frombuffer(memory, np.uint8, n_bytes)
 
 
@@ -73,47 +78,47 @@ class ChunkFiles:
             offset: Where they begin.
             chunk_rows: Rows of the whole file.
             fill: What the rows hold that were never written; zero, or NaN.
-            direct: Try to write a whole chunk past the page cache; it takes pages only, see
-                `page_aligned`. Say no where the disk does not keep up: the cache may be faster,
-                and is while it lasts.
+            direct: Try to write past the page cache, which takes pages only: see `page_aligned`.
+                Say no where the disk does not keep up: the cache may be faster, and is while it
+                lasts.
         """
         row_bytes = rows.shape[1] * rows.itemsize
-        size = chunk_rows * row_bytes
+        size, position = chunk_rows * row_bytes, offset * row_bytes
         views = _views(rows)
-        whole = len(rows) == chunk_rows and size >= DIRECT_BYTES
-        if direct and whole and self._possible and _pages_only(rows, len(views)):
-            self._possible = _written_directly(path, views, size)
+        filled = len(rows) == chunk_rows or not math.isnan(fill)
+        if direct and filled and self._possible and _pages_only(rows, views, position):
+            self._possible = _written_directly(path, views, position, size)
             if self._possible:
                 return
         descriptor = _opened(path, os.O_WRONLY)
         try:
             if os.fstat(descriptor).st_size != size:
                 os.ftruncate(descriptor, size)
-                if isinstance(fill, float) and math.isnan(fill):
+                if math.isnan(fill):
                     rest = np.full((chunk_rows, rows.shape[1]), np.nan, rows.dtype)
                     _write_all(descriptor, _views(rest), 0)
-            _write_all(descriptor, views, offset * row_bytes)
+            _write_all(descriptor, views, position)
         finally:
             os.close(descriptor)
 
 
-def _pages_only(rows: np.ndarray, n_views: int) -> bool:
-    """Whether each piece in memory begins at a page and consists of whole ones."""
-    length = rows.nbytes // n_views
-    stride = rows.strides[0] if n_views > 1 else 0
-    return all(n % PAGE == 0 for n in (rows.ctypes.data, stride, length))
+def _pages_only(rows: np.ndarray, views: list[memoryview], position: int) -> bool:
+    """Whether each piece begins at a page, here and in the file, and consists of whole ones."""
+    stride = rows.strides[0] if len(views) > 1 else 0
+    places = (rows.ctypes.data, stride, len(views[0]), position)
+    return rows.nbytes >= DIRECT_BYTES and all(place % PAGE == 0 for place in places)
 
 
-def _written_directly(path: Path, views: list[memoryview], size: int) -> bool:
-    """Write a whole chunk; False where the file system does not do it this way."""
+def _written_directly(path: Path, views: list[memoryview], position: int, size: int) -> bool:
+    """Write into a file of this size; False where the file system does not do it this way."""
     try:
         descriptor = _opened(path, os.O_WRONLY | os.O_DIRECT)
     except OSError as error:
         return _refused(error)
     try:
-        if os.fstat(descriptor).st_size > size:
+        if os.fstat(descriptor).st_size != size:
             os.ftruncate(descriptor, size)
-        _write_all(descriptor, views, 0)
+        _write_all(descriptor, views, position)
     except OSError as error:
         return _refused(error)
     finally:

@@ -49,6 +49,15 @@ class Contents:
     sketch: CountSketch | None
     """The sketch that is recorded."""
 
+    @property
+    def spaced_groups(self) -> list[str]:
+        """The groups that have a schedule for which the length of the run must be known."""
+        return [
+            group
+            for group, schedules in self.save.items()
+            if any(schedule.needs_n_steps for schedule in schedules.values())
+        ]
+
 
 def make_contents(
     save: Mapping[str, Schedule],

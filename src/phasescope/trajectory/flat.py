@@ -50,7 +50,7 @@ class FlatParameters:
         step: int | None = None,
         scale: Tensor | float | None = None,
     ) -> list[Tensor]:
-        """The gradients that the optimizer consumes, divided by `scale`.
+        """The gradients that the optimizer consumes, divided by `scale`; no graph hangs on them.
 
         A missing gradient is zero, and so is that of a parameter that the optimizer does not have:
         another one may have filled it. A sparse gradient is made dense.
@@ -63,8 +63,8 @@ class FlatParameters:
         owned = self._owned_by(optimizer)
         if scale is None and not self._spread and len(owned) >= len(self.tensors):
             usual = [p.grad for p in self.tensors]
-            if all(g is not None and g.layout == torch.strided for g in usual):
-                return cast("list[Tensor]", usual)
+            if all(g is not None and g.layout is torch.strided for g in usual):
+                return [g.detach() if g.requires_grad else g for g in cast("list[Tensor]", usual)]
         found = []
         for name, parameter in zip(self.names, self.tensors, strict=True):
             gradient = parameter.grad if id(parameter) in owned else None
@@ -77,8 +77,7 @@ class FlatParameters:
             elif gradient.layout != torch.strided:
                 self.densified[name] = None
                 gradient = gradient.to_dense()
-            if self._spread:
-                gradient = part_like(gradient, parameter)
+            gradient = part_like(gradient, parameter) if self._spread else gradient.detach()
             # In float32: a half-precision gradient times a scale may not have a quotient there.
             found.append(gradient if scale is None else gradient.float() / scale)
         return found

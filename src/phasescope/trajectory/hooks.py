@@ -111,16 +111,12 @@ class Hooks:
 
 
 def _opaque(hook: Callable[..., None]) -> Any:
-    """The hook without gradient tracking, hidden from torch.compile(optimizer.step)."""
+    """The hook, hidden from torch.compile(optimizer.step), which would trace into it."""
     hidden = torch.compiler.disable(hook)
 
     def opaque(optimizer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        # A constant where the compiler traces; calling what it must not trace always costs more.
-        with torch.no_grad():
-            if torch.compiler.is_compiling():
-                hidden(optimizer, args, kwargs)
-            else:
-                hook(optimizer, args, kwargs)
+        # A constant where the compiler traces. Calling what is hidden from it always costs more.
+        (hidden if torch.compiler.is_compiling() else hook)(optimizer, args, kwargs)
 
     return opaque
 

@@ -65,6 +65,7 @@ class QuietWriter(WriterThread):
 class _NoGroup:
     rows: int = 0
     last_step: int = -1
+    specs: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 class _NoStore:

@@ -132,7 +132,6 @@ class Recorder:
         )
         parameters = named_parameters(model)
         self.table = ParameterTable.from_module(model)
-        check_owned(optimizer, parameters)
         self._contents = make_contents(
             save,
             self.table,
@@ -153,6 +152,7 @@ class Recorder:
             checkpoint=checkpoint is not None,
             on_failure=on_failure,
         )
+        check_owned(optimizer, parameters)
         self._flat = FlatParameters(parameters, self.table)
         content = describe(
             self._contents, save, self.table, optimizer, dtype, loss_reduction, config

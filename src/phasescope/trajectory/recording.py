@@ -67,6 +67,9 @@ class Recording:
             session.load_state(restored[1])
             session.warn_of_gaps(self.step)
         self._n_groups = len(optimizer.param_groups)
+        self._n_steps = contents.n_steps
+        # The groups whose rows are chosen by the length of the run; rank 0 tells of them.
+        self._spaced = [] if directory is None else contents.spaced_groups
         # Whether what is logged now belongs to the coming update, because its gradient is there.
         self._coming = False
         self._in_step = self._closure = self._warned = False
@@ -122,6 +125,8 @@ class Recording:
             self._write_end(status if failure is None else "interrupted", failure)
         if failure is None:
             self._session.writer.check()  # warns of a sink that has failed at last
+            if status == "complete":
+                self._warn_of_length()
         self._warn_nonfinite()
 
     # --- what the hooks report --------------------------------------------------------------
@@ -222,6 +227,17 @@ class Recording:
             # On a full disk the file stays as it was, as after a kill: the first error counts.
             if failure is None:
                 raise
+
+    def _warn_of_length(self) -> None:
+        if self._spaced and self.step != self._n_steps:
+            warnings.warn(
+                f"n_steps={self._n_steps} was announced, but the training ended after {self.step} "
+                f"updates: the rows of {self._spaced} are log-spaced over the announced length, "
+                "and none lies beyond it. Pass the number of updates as n_steps, or use every() "
+                "where it is not known.",
+                RecordingWarning,
+                stacklevel=4,
+            )
 
     def _warn_nonfinite(self) -> None:
         if self._session.nonfinite and not self._warned:

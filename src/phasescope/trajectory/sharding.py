@@ -12,6 +12,7 @@ import sys
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -167,11 +168,11 @@ class TensorNorms:
 
     def __call__(self, parts: list[Tensor]) -> Tensor:
         """The norms of the tensors of which these are the parts held here."""
-        if all(part.dtype == torch.float32 and part.device.type == "cpu" for part in parts):
-            norms = [_norm(part) for part in parts]
+        if all(part.dtype is torch.float32 and part.is_cpu for part in parts):
+            norms = np.array([_norm(part) for part in parts])
             if not self._groups:
-                return torch.tensor(norms, dtype=torch.float32)
-            return self._summed(torch.tensor(norms, dtype=torch.float64)).float()
+                return torch.from_numpy(norms.astype(np.float32))
+            return self._summed(torch.from_numpy(norms)).float()
         wide = any(part.dtype == torch.float64 for part in parts)
         # Without it the norm of a half-precision tensor is rounded, or overflows, in that type.
         dtype = torch.float64 if wide else torch.float32
@@ -200,9 +201,9 @@ def _norm(part: Tensor) -> float:
     """
     flat = part.reshape(-1)
     if flat.numel() <= _STRETCH:
-        square = torch.dot(flat, flat).item()
+        square = flat.dot(flat).item()
     else:
-        square = math.fsum(torch.dot(x, x).item() for x in flat.split(_STRETCH))
+        square = math.fsum(x.dot(x).item() for x in flat.split(_STRETCH))
     if not _TINY < square < math.inf:  # squares in float32 overflow or vanish
         return float(torch.linalg.vector_norm(part, dtype=torch.float64))
     return math.sqrt(square)

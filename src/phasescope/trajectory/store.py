@@ -326,7 +326,6 @@ class TrajectoryStore:
     def _write_node(self, key: str, node: dict[str, Any]) -> None:
         """Write a node's own metadata if it changed, for readers that skip the root's."""
         if self._written.get(key) != node:
-            (self.path / key).mkdir(parents=True, exist_ok=True)
             write_json(self.path / key / "zarr.json", node, indent=None)
             self._written[key] = node
 
