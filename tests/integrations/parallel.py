@@ -138,9 +138,10 @@ def lightning(rank, port, folder, resume, *, sharded=False):
         data_parallel_size=2, tensor_parallel_size=1, save_distributed_checkpoint=False
     )
     trainer = Trainer(
-        accelerator="cpu", devices=2, strategy=parts if sharded else "ddp", max_epochs=4 if resume else 2,
-        accumulate_grad_batches=2, gradient_clip_val=None if sharded else 0.1, logger=False,
-        enable_progress_bar=False, enable_model_summary=False, enable_checkpointing=False,
+        accelerator="cpu", devices=2, strategy=parts if sharded else "ddp",
+        max_epochs=4 if resume else 2, accumulate_grad_batches=2,
+        gradient_clip_val=None if sharded else 0.1, logger=False, enable_progress_bar=False,
+        enable_model_summary=False, enable_checkpointing=False,
         callbacks=[RecorderCallback(folder / "run", save=schedules(sharded))],
     )  # fmt: skip
     loader = torch.utils.data.DataLoader(data, batch_size=4)

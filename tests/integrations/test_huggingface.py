@@ -321,11 +321,25 @@ def test_a_training_that_raised_can_be_closed_and_is_interrupted(tmp_path):
     assert (run.status, len(run.gradients)) == ("interrupted", 3)
 
 
-@pytest.mark.parametrize("strategy", ["FSDP", "DEEPSPEED"])
-def test_sharded_trainings_are_refused(tmp_path, monkeypatch, strategy):
+@pytest.mark.parametrize("strategy", ["MEGATRON_LM", "DEEPSPEED"])
+def test_libraries_that_take_the_parameters_away_are_refused(tmp_path, monkeypatch, strategy):
     monkeypatch.setattr(
         huggingface, "AcceleratorState", lambda: type("S", (), {"distributed_type": strategy})
     )
     callback = RecorderCallback(tmp_path / "run", save={"gradients": ps.every(1)})
-    with pytest.raises(RecordingError, match=f"whole parameters .* {strategy} gives every process"):
+    message = f"{strategy} keeps them in flat partitions without names.*'fsdp_version': 2"
+    with pytest.raises(RecordingError, match=message):
         trainer(tmp_path, callback).train()
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_older_fsdp_is_refused_in_favour_of_its_successor(tmp_path, unchecked_types):
+    from torch.distributed.fsdp import FullyShardedDataParallel
+
+    class Wrapper(FullyShardedDataParallel):
+        def __init__(self):
+            torch.nn.Module.__init__(self)
+
+    callback = RecorderCallback(tmp_path / "run", save={"norms": ps.every(1)})
+    with pytest.raises(RecordingError, match=r"FullyShardedDataParallel keeps.*'fsdp_version': 2"):
+        callback.on_train_begin(None, None, None, model=Wrapper(), optimizer=None)

@@ -16,7 +16,7 @@ pytest.importorskip("lightning")
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.strategies import FSDPStrategy, SingleDeviceStrategy
+from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, SingleDeviceStrategy
 
 from phasescope.integrations.lightning import RecorderCallback
 
@@ -341,12 +341,14 @@ def test_endless_trainings_have_no_known_length(tmp_path):
     assert math.isfinite(content["step"])
 
 
-def test_sharded_trainings_are_refused(tmp_path, unchecked_types):
-    class Sharded(SingleDeviceStrategy, FSDPStrategy):
+@pytest.mark.parametrize("strategy", [FSDPStrategy, DeepSpeedStrategy])
+def test_strategies_that_take_the_parameters_away_are_refused(tmp_path, unchecked_types, strategy):
+    class Sharded(SingleDeviceStrategy, strategy):
         def __init__(self):
             SingleDeviceStrategy.__init__(self)
 
     callback = RecorderCallback(tmp_path / "run", save=SAVE)
     trainer = type("T", (), {"strategy": Sharded.__new__(Sharded)})
-    with pytest.raises(RecordingError, match=r"whole parameters .* Sharded gives every process"):
+    message = r"Sharded keeps them in flat partitions.*ModelParallelStrategy and fully_shard"
+    with pytest.raises(RecordingError, match=message):
         callback.on_train_start(trainer, None)

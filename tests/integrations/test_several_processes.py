@@ -1,4 +1,4 @@
-"""Every process has the callback, the first writes; also after a resume, and with sharded models."""
+"""Every process has the callback, the first writes: also after a resume and of sharded models."""
 
 import socket
 

@@ -1,6 +1,7 @@
 """Tests of plain JSON values."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pytest

@@ -7,6 +7,7 @@ import os
 import signal
 import threading
 import time
+import warnings
 from pathlib import Path
 
 import torch
@@ -81,7 +82,7 @@ def recorded_training(
         on_probe()
         return model(probe_input)
 
-    with ps.Recorder(
+    recorder = ps.Recorder(
         directory,
         model,
         optimizer,
@@ -95,7 +96,10 @@ def recorded_training(
         config={"seed": 0},
         resume=resume,
         **options,
-    ) as recorder:
+    )
+    with warnings.catch_warnings(), recorder:
+        if stop is not None:
+            warnings.filterwarnings("ignore", message=f"n_steps={N_STEPS} was announced")
         for x, y in batches:
             loss = step(model, optimizer, x, y)
             scheduler.step()

@@ -204,7 +204,10 @@ def training(
         if done == stop:
             break
     if recorder:
-        recorder.close()
+        with warnings.catch_warnings():
+            if stop is not None:
+                warnings.filterwarnings("ignore", message=f"n_steps={N_STEPS} was announced")
+            recorder.close()
     state = {name: value.clone() for name, value in model.state_dict().items()}
     return {"state": state, "random": torch.rand(3), "step": done, **(seen if watch else {})}
 

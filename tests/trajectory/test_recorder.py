@@ -444,6 +444,42 @@ def test_the_plan_counts_the_bytes_that_end_up_on_disk(tmp_path):
     assert "free on this disk" in str(recorder.plan())
 
 
+def test_the_plan_counts_the_checkpoints_too(tmp_path):
+    model, optimizer, *_ = loops.setup()
+    options = {"save": {"norms": ps.every(1)}, "checkpoint": ps.every(10), "n_steps": 40}
+    row = ps.Recorder(tmp_path / "a", model, optimizer, **options).plan().rows[-1]
+    assert (row.name, row.schedule, row.n_rows) == ("checkpoints (about)", "every(10)", 5)
+    loops.recorded_training(tmp_path / "run")
+    folders = sorted((tmp_path / "run" / "checkpoints").iterdir())
+    sizes = [sum(p.stat().st_size for p in f.rglob("*") if p.is_file()) for f in folders]
+    # What is counted: the weights, both moments of AdamW, the buffers. The rest (random state,
+    # names) takes some 30 kB.
+    moments = 3 * sum(p.nbytes for p in model.parameters())
+    assert row.bytes_per_row == moments + sum(b.nbytes for b in model.buffers())
+    assert 0 < max(sizes) - row.bytes_per_row < 60_000
+
+
+def lengths(directory, n_steps, trained, save):
+    model = nn.Linear(2, 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with ps.Recorder(directory, model, optimizer, save=save, n_steps=n_steps):
+        for _ in range(trained):
+            model(torch.ones(1, 2)).sum().backward()
+            optimizer.step()
+    return ps.open_run(directory)
+
+
+@pytest.mark.parametrize("trained", [7, 12])
+def test_a_training_of_another_length_than_announced_is_told_of_where_it_matters(tmp_path, trained):
+    save = {"weights": ps.every(4) | ps.log_spaced(3), "norms": ps.every(1)}
+    message = rf"n_steps=10 was announced, but .* after {trained} updates.*\['weights'\].*every\(\)"
+    with pytest.warns(RecordingWarning, match=message):
+        run = lengths(tmp_path / "spaced", 10, trained, save)
+    assert run.status == "complete"
+    lengths(tmp_path / "as announced", 10, 10, save)
+    lengths(tmp_path / "nothing spaced", 10, trained, {"norms": ps.every(1)})
+
+
 def test_a_recording_larger_than_the_disk_is_refused_before_training(tmp_path):
     model = nn.Linear(1000, 100)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)

@@ -13,13 +13,13 @@ from phasescope.errors import PhasescopeError
 from phasescope.experiments.runner import finish, known_runs
 from phasescope.report import Claim
 from phasescope.report.plain import json_text
-from phasescope.trajectory.files import write_atomic
 from phasescope.sweeps.cluster import RETRIES
 from phasescope.sweeps.grid import SEED, grid
 from phasescope.sweeps.outcome import Outcome, Progress
 from phasescope.sweeps.progress import shown
 from phasescope.sweeps.running import sweep
 from phasescope.sweeps.table import described, failures_table, grid_points, points_table
+from phasescope.trajectory.files import write_atomic
 
 SUMMARY = "sweep.json"
 

@@ -1,4 +1,4 @@
-"""The moments at which a backward pass brings a gradient, and at which it is over."""
+"""The moment at which a backward pass is over and its gradients are final."""
 
 from __future__ import annotations
 
@@ -8,28 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils.hooks import RemovableHandle, unserializable_hook
-
-
-class BackwardStart:
-    """Calls a function whenever a backward pass has added to the gradient of a parameter.
-
-    Args:
-        arrived: The function to call.
-
-    Example:
-        >>> weight = torch.ones(3, requires_grad=True)
-        >>> handles = BackwardStart(lambda: print("arrived")).watch([weight])
-        >>> (2 * weight).sum().backward()
-        arrived
-    """
-
-    def __init__(self, arrived: Callable[[], None]) -> None:
-        # Models with hooks on their parameters can still be saved with torch.save.
-        self._hook = unserializable_hook(lambda parameter: arrived())
-
-    def watch(self, parameters: Iterable[Tensor]) -> list[RemovableHandle]:
-        """Put hooks on parameters that need a gradient; passes that reach none go unnoticed."""
-        return [p.register_post_accumulate_grad_hook(self._hook) for p in parameters]
 
 
 class BackwardEnd:

@@ -17,9 +17,6 @@ from phasescope.trajectory.store import ArraySpec
 # Views of tensors in a block that are kept; where there are more, every row makes its own again.
 MAX_VIEWS = 20_000
 
-# A row of an array: one piece for each tensor, or all of it as one piece.
-Row = Sequence[Tensor]
-
 
 class Block:
     """Consecutive rows of every array of a group.
@@ -33,7 +30,7 @@ class Block:
     Example:
         >>> specs = {"values": ArraySpec("float32", (5,), ("parameter",), 2)}
         >>> block = Block(specs, 2, [2, 3])
-        >>> first, second = block.row(1)["values"]
+        >>> first, second = block.row(1).pieces("values")
         >>> _ = second.fill_(7)
         >>> block.arrays["values"]
         array([[0., 0., 0., 0., 0.],
@@ -50,33 +47,60 @@ class Block:
     ) -> None:
         self.steps = np.zeros(n_rows, np.int64)
         self.arrays: dict[str, np.ndarray] = {}
-        self._tensors: dict[str, Tensor] = {}
+        self.tensors: dict[str, Tensor] = {}
         for name, spec in specs.items():
             # NumPy and Zarr have no bfloat16: its bits are kept as uint16.
             bfloat16 = spec.dtype == "uint16"
             dtype = torch.bfloat16 if bfloat16 else getattr(torch, spec.dtype)
             tensor = _zeros(n_rows, spec.width, dtype, pinned=pinned)
-            self._tensors[name] = tensor
+            self.tensors[name] = tensor
             bits = tensor.view(torch.int16).numpy().view(np.uint16) if bfloat16 else None
             self.arrays[name] = tensor.numpy() if bits is None else bits
         self._sizes = list(sizes)
-        few = n_rows * max(1, len(sizes)) * len(specs) <= MAX_VIEWS
-        self._rows: dict[int, dict[str, Row]] | None = {} if few else None
+        self._end = sum(sizes)
+        self._pieces: dict[tuple[str, int], Sequence[Tensor]] = {}
+        self._keeps = n_rows * max(1, len(sizes)) * len(specs) <= MAX_VIEWS
 
-    def row(self, index: int) -> dict[str, Row]:
-        """The pieces of a row, by array."""
-        if self._rows is None:
-            return self._cut(index)
-        if index not in self._rows:
-            self._rows[index] = self._cut(index)
-        return self._rows[index]
+    def row(self, index: int) -> Row:
+        """One row of every array."""
+        return Row(self, index)
 
-    def _cut(self, index: int) -> dict[str, Row]:
-        rows = {name: tensor[index] for name, tensor in self._tensors.items()}
-        if not self._sizes:
-            return {name: (row,) for name, row in rows.items()}
-        end = sum(self._sizes)
-        return {name: row[:end].split(self._sizes) for name, row in rows.items()}
+    def pieces(self, name: str, index: int) -> Sequence[Tensor]:
+        """A row of an array: one view for each piece."""
+        found = self._pieces.get((name, index))
+        if found is None:
+            row = self.tensors[name][index]
+            found = row[: self._end].split(self._sizes) if self._sizes else (row,)
+            if self._keeps:
+                self._pieces[name, index] = found
+        return found
+
+
+class Row:
+    """A row of every array of a block, to be filled."""
+
+    __slots__ = ("_block", "_index")
+
+    def __init__(self, block: Block, index: int) -> None:
+        self._block = block
+        self._index = index
+
+    @property
+    def names(self) -> Sequence[str]:
+        """The arrays that have it."""
+        return tuple(self._block.arrays)
+
+    def pieces(self, name: str) -> Sequence[Tensor]:
+        """The row of one array, cut into its pieces."""
+        return self._block.pieces(name, self._index)
+
+    def write(self, name: str, values: Tensor) -> None:
+        """Set the row of one array that is not cut."""
+        if values.is_cpu and values.dtype is torch.float32:
+            # By NumPy: it has less to look up.
+            self._block.arrays[name][self._index] = values.numpy()
+        else:
+            self._block.tensors[name][self._index].copy_(values, non_blocking=True)
 
 
 def _zeros(n_rows: int, width: int, dtype: torch.dtype, *, pinned: bool) -> Tensor:

@@ -16,7 +16,6 @@ from phasescope.trajectory.flat import FlatParameters
 from phasescope.trajectory.optimizers import DecayFactor
 from phasescope.trajectory.schema import UNCLIPPED
 
-Rows = Mapping[str, Row]
 Channels = Mapping[str, tuple[Channel, Callable[[int], bool]]]
 # A few numbers about one tensor per parameter: norms, norms of components, a sketch.
 Summary = Callable[[list[Tensor]], Tensor]
@@ -53,15 +52,13 @@ class Captures:
             whole = group not in summaries
             for name in (group,) if whole else channel.specs:
                 self._targets.setdefault(name, []).append((group, summaries.get(group)))
-        self._rows: dict[str, Rows] = {}
+        self._due = [(group, channel, due) for group, (channel, due) in channels.items()]
+        self._rows: dict[str, Row] = {}
+        # Whether anything is read when a backward pass is over.
+        self.watches_backward = UNCLIPPED in self._targets
         # The step whose gradients a backward pass has left, -1 if it was skipped or is done.
         self._arrived = -1
         self._unseen = False
-
-    @property
-    def watches_backward(self) -> bool:
-        """Whether anything is read when a backward pass is over."""
-        return UNCLIPPED in self._targets
 
     def arrive(self, step: int) -> None:
         """A backward pass is over: take what it leaves, before the loop unscales or clips it.
@@ -97,19 +94,16 @@ class Captures:
         """
         self._rows = self._due_rows(step)
         self._unseen = unfrozen
+        flat, optimizer, factor = self._flat, self._optimizer, self._factor
         if not gradients_later:
             self._end_arrivals(step, backward_scale)
-            self._save(
-                "gradients", lambda: self._flat.gradients(self._optimizer, step=step, scale=scale)
-            )
-        self._save("weights", self._flat.weights)
+            self._save("gradients", lambda: flat.gradients(optimizer, step=step, scale=scale))
+        self._save("weights", flat.weights)
         if self._wanted("updates"):
-            self._flat.keep()
-        if self._factor is not None:
-            factor = self._factor
+            flat.keep()
+        if factor is not None:
             self._save(
-                "decay",
-                lambda: self._flat.decay(self._optimizer, factor, gradients_later=gradients_later),
+                "decay", lambda: flat.decay(optimizer, factor, gradients_later=gradients_later)
             )
 
     def after(self, step: int, *, gradients_later: bool) -> None:
@@ -118,8 +112,10 @@ class Captures:
             self._end_arrivals(step, None)
             self._save("gradients", lambda: self._flat.gradients(self._optimizer, step=step))
         self._save("updates", self._flat.change)
-        for name, row in self._rows.get("moments", {}).items():
-            self._flat.fill(row, self._flat.moment(self._optimizer, name))
+        if "moments" in self._rows:
+            row = self._rows["moments"]
+            for name in row.names:
+                self._flat.fill(row.pieces(name), self._flat.moment(self._optimizer, name))
         for name in self._rows:
             self._channels[name][0].advance(step)
 
@@ -127,11 +123,11 @@ class Captures:
         """Read the weights after the last update, which no further update would."""
         if "weights" in self._channels and self._channels["weights"][0].last_step < step:
             channel = self._channels["weights"][0]
-            self._flat.fill(channel.row()["values"], self._flat.weights())
+            self._flat.fill(channel.row().pieces("values"), self._flat.weights())
             channel.advance(step)
 
-    def _due_rows(self, step: int) -> dict[str, Rows]:
-        return {name: channel.row() for name, (channel, due) in self._channels.items() if due(step)}
+    def _due_rows(self, step: int) -> dict[str, Row]:
+        return {group: channel.row() for group, channel, due in self._due if due(step)}
 
     def _end_arrivals(self, step: int, scale: Tensor | float | None) -> None:
         """No more can arrive for this step: unscale."""
@@ -143,7 +139,7 @@ class Captures:
         for group, summary in self._targets[UNCLIPPED]:
             if group not in self._rows:
                 continue
-            target = self._rows[group]["values" if summary is None else UNCLIPPED]
+            target = self._rows[group].pieces("values" if summary is None else UNCLIPPED)
             if not seen and self._unseen:
                 for piece in target:
                     piece.fill_(torch.nan)
@@ -155,7 +151,8 @@ class Captures:
         self.forget()
 
     def _wanted(self, name: str) -> bool:
-        return any(group in self._rows for group, _ in self._targets.get(name, ()))
+        targets = self._targets.get(name)
+        return targets is not None and any(group in self._rows for group, _ in targets)
 
     def _save(self, name: str, read: Callable[[], list[Tensor]]) -> None:
         """Read once, into the group of this name and into the summaries of this name, if due."""
@@ -163,9 +160,8 @@ class Captures:
             return
         tensors = read()
         for group, summary in self._targets[name]:
-            if group not in self._rows:
-                continue
-            if summary is None:
-                self._flat.fill(self._rows[group]["values"], tensors)
-            else:
-                self._rows[group][name][0].copy_(summary(tensors), non_blocking=True)
+            row = self._rows.get(group)
+            if row is not None and summary is None:
+                self._flat.fill(row.pieces("values"), tensors)
+            elif row is not None and summary is not None:
+                row.write(name, summary(tensors))

@@ -160,8 +160,8 @@ class Channel:
         self._n_buffers = 0
         self._buffer = self._next_buffer()
 
-    def row(self) -> dict[str, Row]:
-        """The pieces of the row to fill next. Nothing counts before `advance`."""
+    def row(self) -> Row:
+        """The row to fill next. Nothing counts before `advance`."""
         return self._buffer.row(self._fill)
 
     def advance(self, step: int) -> None:

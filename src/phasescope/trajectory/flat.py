@@ -5,7 +5,7 @@ Axis letters: p parameters of the flat vector, n tensors.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import cast
 
 import torch
@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from phasescope.errors import RecordingError
 from phasescope.parameters import ParameterTable
-from phasescope.trajectory.blocks import Row
 from phasescope.trajectory.optimizers import DecayFactor
 from phasescope.trajectory.sharding import TensorNorms, is_dtensor, local_tensor, part_like
 
@@ -37,11 +36,11 @@ class FlatParameters:
         # The parameters whose gradient was sparse.
         self.densified: dict[str, None] = {}
 
-    def fill(self, row: Row, tensors: list[Tensor]) -> None:
+    def fill(self, pieces: Sequence[Tensor], tensors: list[Tensor]) -> None:
         """Copy one tensor per parameter into the pieces of a row, whatever their float type."""
         flat = [tensor.detach().reshape(-1) for tensor in tensors]
         # One call for all of them; large tensors are copied by all threads.
-        torch._foreach_copy_(list(row), flat, non_blocking=True)
+        torch._foreach_copy_(list(pieces), flat, non_blocking=True)
 
     def gradients(
         self,

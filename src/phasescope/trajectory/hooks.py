@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
-from phasescope.trajectory.backward import BackwardEnd, BackwardStart
+from phasescope.trajectory.backward import BackwardEnd
 
 
 class Hooks:
@@ -23,9 +23,9 @@ class Hooks:
         optimizer: Whose updates are reported.
         parameters: Whose gradients are reported.
         scalers: Gradient scalers that may skip updates.
-        arrived: Called when gradients have arrived.
-        whole_passes: Call it once per backward pass, when the gradients of all parameters and
-            processes are there; otherwise as soon as a parameter has its own, which costs less.
+        arrived: Called with every parameter whose gradient a backward pass has added to.
+        passed: Called once per backward pass, when the gradients of all parameters and processes
+            are there; this costs more.
         before: Called before an update, with whether it evaluates the loss itself (a closure), and
             with what its gradients are still multiplied with if it unscales them itself.
         after: Called after an update.
@@ -39,8 +39,8 @@ class Hooks:
         parameters: Iterable[Tensor],
         scalers: Iterable[torch.amp.GradScaler],
         *,
-        arrived: Callable[[], None],
-        whole_passes: bool,
+        arrived: Callable[[Tensor], object],
+        passed: Callable[[], None] | None,
         before: Callable[[bool, Tensor | None], None],
         after: Callable[[], None],
         skipped: Callable[[float], None],
@@ -52,8 +52,8 @@ class Hooks:
         self._updates = 0
         self._skipping = False
         self._scalers = list(scalers)
-        backward = BackwardEnd(arrived) if whole_passes else BackwardStart(arrived)
-        self._backward: BackwardEnd | BackwardStart = backward
+        self._arrived = arrived
+        self._backward = None if passed is None else BackwardEnd(passed)
         self._frozen = list(parameters)
         self._handles: list[RemovableHandle] = [
             optimizer.register_step_pre_hook(_opaque(self._before)),
@@ -71,13 +71,16 @@ class Hooks:
             scaler.__dict__.pop("step", None)
         self._handles, self._scalers = [], []
 
-    def watch_unfrozen(self) -> list[Tensor]:
-        """Put hooks on the parameters that need a gradient and have no hook yet."""
-        found = [p for p in self._frozen if p.requires_grad] if self._frozen else []
-        if found:
-            self._frozen = [p for p in self._frozen if not p.requires_grad]
+    def watch_unfrozen(self) -> bool:
+        """Put hooks on the parameters that need a gradient and have none yet, if there are any."""
+        if not self._frozen:
+            return False
+        found = [p for p in self._frozen if p.requires_grad]
+        self._frozen = [p for p in self._frozen if not p.requires_grad]
+        self._handles += [p.register_post_accumulate_grad_hook(self._arrived) for p in found]
+        if self._backward is not None:
             self._handles += self._backward.watch(found)
-        return found
+        return bool(found)
 
     def _before(self, optimizer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self._updates += 1

@@ -71,7 +71,7 @@ class ProbeCapture:
                 f"probe {self.name!r} must return one shape throughout; it returned {self._shape} "
                 f"before and {tuple(value.shape)} at step {step}. Use a fixed batch in the probe."
             )
-        self.channel.row()["values"][0].copy_(value.reshape(-1))
+        self.channel.row().write("values", value.reshape(-1))
         self.channel.advance(step)
 
     def _open(self, value: Tensor, writer: WriterThread) -> Channel:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
+from collections import deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -70,8 +71,9 @@ class Recording:
         self._n_steps = contents.n_steps
         # The groups whose rows are chosen by the length of the run; rank 0 tells of them.
         self._spaced = [] if directory is None else contents.spaced_groups
-        # Whether what is logged now belongs to the coming update, because its gradient is there.
-        self._coming = False
+        # Not empty if what is logged now belongs to the coming update, because a gradient is there.
+        # Its `append` is the cheapest hook that there is.
+        self._coming: deque[object] = deque(maxlen=1)
         self._in_step = self._closure = self._warned = False
         self._ended = self.step
         self._last_flush = time.monotonic()
@@ -82,8 +84,8 @@ class Recording:
             optimizer,
             flat.tensors,
             checkpoints.scalers,
-            arrived=self._gradient_arrived,
-            whole_passes=session.captures.watches_backward,
+            arrived=self._coming.append,
+            passed=self._pass_ended if session.captures.watches_backward else None,
             before=self._before_update,
             after=self._after_update,
             skipped=self._update_skipped,
@@ -131,25 +133,26 @@ class Recording:
 
     # --- what the hooks report --------------------------------------------------------------
 
-    def _gradient_arrived(self) -> None:
-        self._coming = True
-        captures = self._session.captures
-        if captures.watches_backward:
-            self._record(lambda: captures.arrive(self.step))
+    def _pass_ended(self) -> None:
+        self._record(lambda: self._session.captures.arrive(self.step))
 
     def _before_update(self, closure: bool, scale: Tensor | None) -> None:
         self._in_step, self._closure = True, closure
         # Not a failure of the recording: what is about to be trained would be wrong.
         self._checkpoints.meet()
-        self._record(lambda: self._record_before(scale))
+        # Like `_record`, without the calls: every microsecond here is one of the training.
+        if self._failure is None:
+            try:
+                self._record_before(scale)
+            except Exception as error:
+                self._fail(error)
 
     def _record_before(self, scale: Tensor | None) -> None:
-        self._checkpoints.settle()
         self._checkpoints.require(self.step)
         if len(self._optimizer.param_groups) != self._n_groups:
             check_owned(self._optimizer, named_parameters(self._model))
             self._n_groups = len(self._optimizer.param_groups)
-        unfrozen = bool(self._hooks.watch_unfrozen())
+        unfrozen = self._hooks.watch_unfrozen()
         backward = scale
         # On a GPU reading it waits for the device.
         if self._session.captures.watches_backward and self._checkpoints.scalers:
@@ -165,7 +168,8 @@ class Recording:
     def _after_update(self) -> None:
         self._record(lambda: self._session.after(self.step, gradients_later=self._closure))
         self.step += 1
-        self._coming = self._in_step = False
+        self._in_step = False
+        self._coming.clear()
         now = time.monotonic()
         if now - self._last_flush > FLUSH_SECONDS:
             self._record(lambda: self._session.flush(metrics_before=self.step - 1))
@@ -173,7 +177,7 @@ class Recording:
             self._warn_nonfinite()
 
     def _update_skipped(self, scale: float) -> None:
-        self._coming = True
+        self._coming.append(scale)
         self._record(lambda: self._session.skipped(self.step, scale))
 
     def _record(self, act: Callable[[], None]) -> None:
