@@ -24,7 +24,7 @@ __all__ = ["RecorderCallback"]
 _STATE = "phasescope"
 # What these hand to callbacks is not what they train.
 _PARTITIONING = ("DEEPSPEED", "MEGATRON_LM")
-_FSDP2 = "fsdp='full_shard', fsdp_config={'fsdp_version': 2}"
+_FSDP2 = "fsdp=True, fsdp_config={'fsdp_version': 2}"
 
 
 class RecorderCallback(TrainerCallback):
