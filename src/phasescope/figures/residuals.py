@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
@@ -35,13 +34,9 @@ class ResidualCurve:
 
 
 def residual_curve(
-    curves: Sequence[ResidualCurve],
-    nulls: Sequence[ResidualCurve] = (),
-    *,
-    x_title: str = "sampled steps",
-    log_x: bool = False,
+    curves: Sequence[ResidualCurve], nulls: Sequence[ResidualCurve] = ()
 ) -> go.Figure:
-    """Relative residual of held-out steps against the number of sampled steps, or of directions.
+    """Relative residual of held-out steps against the number of sampled steps.
 
     One line with a band (lowest to highest decile) per curve; nulls are dashed, in the colour of
     the curve at the same position. A residual that falls with more samples also falls for noise
@@ -50,8 +45,6 @@ def residual_curve(
     Args:
         curves: One curve per way of sampling or centring.
         nulls: The null or control of each curve, in the same order; may be fewer.
-        x_title: What `n_sampled` counts.
-        log_x: Whether the horizontal axis is logarithmic.
 
     Returns:
         The figure.
@@ -96,8 +89,7 @@ def residual_curve(
             marker={"symbol": "circle" if dash == "solid" else "circle-open", "size": 7},
         )
     top = max(float(np.nanmax(curve.high)) for curve, _, _ in pairs)
-    axis: dict[str, Any] = {"type": "log"} if log_x else {"rangemode": "tozero"}
-    figure.update_xaxes(title_text=x_title, **axis)
+    figure.update_xaxes(title_text="sampled steps", rangemode="tozero")
     figure.update_yaxes(
         title_text="held-out residual / norm of the step", range=[0, max(1.0, top) * 1.05]
     )

@@ -16,6 +16,7 @@ from phasescope.figures.theme import (
     ORANGE,
     PURPLE,
     SKY,
+    log_axis,
     plain,
     styled,
 )
@@ -76,7 +77,7 @@ def seed_strips(
     names = list(dict.fromkeys(name for series in groups.values() for name in series))
     lanes = {name: (i + 0.5) / len(names) - 0.5 for i, name in enumerate(names)}
     figure = go.Figure()
-    left_out = 0
+    left_out, drawn_values = 0, list[float]()
     for i, name in enumerate(names):
         colour = _COLOURS[i % len(_COLOURS)]
         symbol = _SYMBOLS[i % len(_SYMBOLS)] + ("" if i == 0 else "-open")
@@ -85,6 +86,7 @@ def seed_strips(
             values = np.asarray(series.get(name, ()), dtype=np.float64)
             drawn = values[np.isfinite(values) & ((values > 0) | (not log))]
             left_out += len(values) - len(drawn)
+            drawn_values += drawn.tolist()
             y = row + _BAND * lanes[name]
             xs += drawn.tolist()
             ys += [y] * len(drawn)
@@ -117,7 +119,9 @@ def seed_strips(
         )
     if line is not None:
         figure.add_vline(line, line={"color": MUTED, "width": 1, "dash": "dot"})
-    axis: dict[str, Any] = {"type": "log"} if log else {"rangemode": "tozero"}
+    axis: dict[str, Any] = {"rangemode": "tozero"}
+    if log and drawn_values:
+        axis = log_axis(min(drawn_values), max(drawn_values), 620)
     figure.update_xaxes(title_text=x_title, **axis)
     figure.update_yaxes(
         tickvals=list(range(len(groups))),

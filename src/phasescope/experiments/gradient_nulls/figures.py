@@ -45,7 +45,7 @@ def figures(results: Sequence[Results]) -> dict[str, Figure]:
         "components": _components(deciding_settings(settings)),
         "processes": _processes(settings),
         "spectra": _spectra(runs, shown),
-        "heldout": _heldout(runs),
+        "heldout": _heldout(runs, shown),
         "windows": _windows(runs, shown),
         "sampling": _sampling(deciding_settings(settings)),
         "series": _series(deciding_settings(settings)),
@@ -151,19 +151,40 @@ def _spectra(runs: Sequence[Results], name: str) -> Figure:
     )
 
 
-def _heldout(runs: Sequence[Results]) -> Figure:
-    curves, nulls = [], []
+def _heldout(runs: Sequence[Results], name: str) -> Figure:
+    bundles = []
     for row in runs[0].numbers["heldout"]:
-        name = row["curve"]
-        rows = [r for run in runs for r in run.numbers["heldout"] if r["curve"] == name]
-        low, median, high = (
-            np.mean([r[key] for r in rows], axis=0) for key in ("low", "median", "high")
+        label = row["curve"]
+        rows = [r for run in runs for r in run.numbers["heldout"] if r["curve"] == label]
+        bundles.append(
+            ps.figures.Bundle(
+                label.removeprefix("null: "),
+                np.array(row["k"]),
+                np.array([r["median"] for r in rows]),
+                is_null=label.startswith("null: "),
+            )
         )
-        curve = ps.figures.ResidualCurve(
-            name.removeprefix("null: "), np.array(row["k"]), median, low, high
-        )
-        (nulls if name.startswith("null: ") else curves).append(curve)
-    return ps.figures.residual_curve(curves, nulls, x_title="leading directions k", log_x=True)
+    return ps.figures.curves_beside_nulls(
+        bundles,
+        x_title="leading directions of the sampled steps",
+        y_title="residual norm / norm of the step (median)",
+        log_x=True,
+        title=f"What the leading directions leave of other steps ({name})",
+        seen=(
+            "1: nothing is explained, 0: everything. Held out are other steps, a fifth of the "
+            "training, and a training in another data order; beside gradients at frozen weights "
+            "explained by others there, and random subspaces."
+        ),
+        computed=(
+            "Each held-out step is projected on the leading parameter directions of the sample; "
+            "isotropic: a random subspace of all parameters; diagonal: of as many as the "
+            "parameters' variances amount to."
+        ),
+        misleads=(
+            "Every sample explains itself. A residual below that of random subspaces needs no "
+            "training: minibatch noise is correlated between parameters."
+        ),
+    )
 
 
 def _windows(runs: Sequence[Results], name: str) -> Figure:
