@@ -15,6 +15,7 @@ from phasescope.experiments.spectrum_controls.data import spoilt_data
 from phasescope.experiments.spectrum_controls.rules import judge, spearman, unchanged
 from phasescope.experiments.spectrum_controls.run import flip_count, statistics
 from phasescope.experiments.spectrum_controls.series import all_series
+from phasescope.experiments.spectrum_controls.table import axes_table
 from phasescope.experiments.spectrum_controls.training import (
     RandomSubspaces,
     build,
@@ -24,6 +25,7 @@ from phasescope.experiments.spectrum_controls.training import (
     train,
 )
 from phasescope.models import MLP, seeded
+from phasescope.parameters import ParameterTable
 from phasescope.report import load_results
 
 TINY = replace(SMOKE, hidden=5, n_steps=24, n_recorded=8, n_examples=50, batch_size=20)
@@ -147,6 +149,30 @@ def test_training_in_a_subspace_stays_in_it_and_makes_steps_as_long(digits, floa
     z = -reach * pulled / (pulled.abs() + 1e-8)
     assert torch.allclose(moved, subspace.vectors(z) - start, rtol=1e-9)
     assert torch.allclose(moved.norm(dim=1), torch.tensor(0.01 * start.shape[1] ** 0.5), rtol=0.2)
+
+
+def test_training_in_a_subspace_is_that_of_a_network_confined_to_it(digits, float64_default):
+    config = replace(TINY, subspace=6, optimizer="adam", learning_rate=0.01)
+    data = double(data_of(config, digits))
+    networks = build(config, 64)
+    start = flat(networks.params)
+    trained = train(config, networks, data, quiet)
+    subspace = RandomSubspaces(config, start)
+    for i, seed in enumerate(seeds_of(config)):
+        model = seeded(lambda: MLP((64, config.hidden, 10)), seed)
+        table = ParameterTable.from_module(model)
+        columns = [subspace.vectors(one.repeat(2, 1))[i] - start[i] for one in torch.eye(6)]
+        z = torch.zeros(6, requires_grad=True)
+        optimizer = torch.optim.Adam([z], lr=0.01 * (start.shape[1] / 6) ** 0.5)
+        loader = ShuffledBatches(data[i].x, data[i].y, 20, seed=2 * seed, n_epochs=9)
+        for _, (x, y) in zip(range(config.n_steps), loader, strict=False):
+            optimizer.zero_grad()
+            weights = dict(table.unflatten(start[i] + z @ torch.stack(columns)))
+            functional.cross_entropy(torch.func.functional_call(model, weights, (x,)), y).backward()
+            optimizer.step()
+        wanted = start[i] + z.detach() @ torch.stack(columns)
+        assert torch.allclose(flat(networks.params)[i], wanted, rtol=1e-8)
+    assert trained.gradients.shape[2] == start.shape[1]  # of all parameters
 
 
 def test_a_training_that_leaves_the_finite_numbers_says_so(tmp_path):
@@ -478,3 +504,14 @@ def test_figures_show_every_axis_that_was_run():
     assert list(drawn) == ["flips", "count", "normalised_ratio"]
     assert len(drawn["flips"].data) == 4 * 25
     assert drawn["flips"].layout.annotations[0].text == "Gaussian noise, share"
+
+
+def test_the_table_says_of_every_axis_what_the_rule_says():
+    lines = axes_table(grid(to_null))
+    assert len(lines) == 2 + 25
+    label_noise = next(line for line in lines if line.startswith("| labels drawn anew"))
+    assert "0 to 1 | 15." in label_noise
+    assert label_noise.endswith("| 0.900 to 0.900 | yes |")
+    assert sum("control: unchanged" in line for line in lines) == 3
+    worse = axes_table([r for r in grid(1.5) if r.config.optimizer == "adam"])
+    assert worse[-1].endswith("| none | 0.900 to 0.900 | no: not 'approaches it' |")
