@@ -146,7 +146,7 @@ def test_planted_low_rank_gradients_are_recovered_exactly():
     assert (subspace.basis.double() @ planted.T).square().sum() == pytest.approx(3, abs=1e-5)
     found = replay(G, subspace, steps=[10, 40], factors=-0.1)
     assert found.outside().abs().max() < 1e-5
-    assert (found.captured() > 1 - 1e-9).all()
+    assert (found.captured() > 1 - 1e-7).all()  # the basis is float32
     with pytest.raises(ValueError, match=r"k must be between 1 and 3.*k=4 arrived"):
         leading_subspace(G, 4)
 
