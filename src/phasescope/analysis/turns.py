@@ -143,7 +143,7 @@ def turning_test(
 
     What is compared is the *bend*: with $b = x_t - x_{t-w}$ and $a = x_{t+w} - x_t$
 
-    $\min(\|a\|, \|b\|) \cdot ig\| a/\|a\| - b/\|b\| ig\|$ over the root mean square distance of
+    $\min(\|a\|, \|b\|) \cdot \big\| a/\|a\| - b/\|b\| \big\|$ over the root mean square distance of
     the path from its mean. The angle alone would be largest where a path hardly moves. The walks'
     bends have a mean and a standard deviation at every point, and their largest standardised bend
     anywhere gives the threshold, so that a walk has a turn with probability `level`. Every path is
