@@ -154,3 +154,36 @@ def test_the_command_writes_its_report(tmp_path: Path, capsys: pytest.CaptureFix
     flags = ["--preset", "smoke", "--n-steps", "10", "--directory", str(tmp_path)]
     assert main(["run", "grokking", *flags]) == 0
     assert (tmp_path / "report.html").stat().st_size > 10_000
+
+
+def test_every_kept_step_is_measured_beside_the_untrained_network(
+    finished: tuple[Path, grokking.Results],
+):
+    _, result = finished
+    numbers = result.numbers
+    series = numbers["measures"]
+    assert result.detail is not None
+    assert series["steps"] == result.detail.weight_steps.tolist()
+    curves = result.detail.curves
+    for step, loss in zip(series["steps"], series["test_loss"], strict=True):
+        assert loss < float(curves.test_loss[step])  # "=" competes in training only
+    task, split = task_of(SMOKE)
+    pairs, labels = task.examples(split.test)
+    with torch.no_grad():
+        without = result.detail.final(pairs)[:, : SMOKE.p]
+    last = float(cross_entropy_float64(without, labels).mean())
+    assert series["test_loss"][-1] == pytest.approx(last, rel=1e-6)
+    assert numbers["untrained"]["circularity"] == series["circularity"][0]
+    assert numbers["final_measures"]["restricted_all"] == series["restricted_all"][-1]
+    assert numbers["other_basis"]["basis"] == "multiplicative"
+    assert numbers["times"]["grokked"] is None  # 60 steps are too few
+    assert set(numbers["spikes"]) == {
+        f"{name}_{direction}"
+        for name in ("train_loss", "test_loss")
+        for direction in ("up", "down")
+    }
+    assert 0 < numbers["falling_share"] <= 1
+    figures = grokking.figures([result])
+    kinds = [name.rpartition(": ")[2] for name in figures]
+    assert kinds == ["curves", "measures", "network"]
+    assert len(result.detail.frames) == 24

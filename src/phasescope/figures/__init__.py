@@ -10,6 +10,13 @@ from phasescope.figures.alternatives import (
 from phasescope.figures.bundles import Bundle, curves_beside_nulls
 from phasescope.figures.counts import SettingCounts, counts_against_dropped_steps, counts_by_setting
 from phasescope.figures.curves import metrics_over_time, norms_over_time, training_curves
+from phasescope.figures.grokking import (
+    NetworkFrame,
+    Stretch,
+    grokking_curves,
+    measures_over_training,
+    network_over_training,
+)
 from phasescope.figures.growth import (
     SeedCurves,
     SettingValues,
@@ -32,7 +39,9 @@ __all__ = [
     "DirectionCurve",
     "DirectionPanel",
     "LevelPanel",
+    "NetworkFrame",
     "ResidualCurve",
+    "Stretch",
     "SeedCurves",
     "SettingCounts",
     "SettingValues",
@@ -45,7 +54,10 @@ __all__ = [
     "curves_beside_nulls",
     "curves_by_directions",
     "explained_variance",
+    "grokking_curves",
     "losses_over_steps",
+    "measures_over_training",
+    "network_over_training",
     "metrics_over_time",
     "norms_over_time",
     "path_and_bends",

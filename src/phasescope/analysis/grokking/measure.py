@@ -94,6 +94,8 @@ class ProgressMeasures:
     """Training loss with frequency 1, 2, ... alone taken out."""
     sparsity: Sparsity
     """Four Gini coefficients."""
+    n_neurons: int
+    """Neurons of the layer."""
     neurons: dict[str, PureNeurons]
     """At ``"pre"``, ``"mid"`` and ``"post"``; the last two are one unless a LayerNorm stands
     between them."""
@@ -203,6 +205,7 @@ def measure(
             power_gini(fourier, W_E),
             power_gini(fourier, W_L.T),
         ),
+        n_neurons=observation.post.shape[2],
         neurons={hook: _pure(found_here) for hook, found_here in purity.items()},
         cube_fve=fit.fve,
         cube_coefficients=tuple(fit.coefficients[1:].tolist()),

@@ -8,12 +8,13 @@ from typing import Any, Literal
 
 import numpy as np
 
+from phasescope.figures import NetworkFrame
 from phasescope.models import PairTransformer
 from phasescope.training import TrainingCurves
 
 SOURCE = "Nanda et al. (2023), and the post on operations and activations that varied it"
 RUNTIME = "two cores: the default in about a minute, a published run (p = 113) in half an hour"
-CLAIM_IDS: tuple[str, ...] = ()
+CLAIM_IDS = ("C1", "C2", "C4", "C8", "C9", "C10", "C11", "C16", "C17", "C20")
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,8 @@ class Detail:
     """The steps whose weights were kept."""
     final: PairTransformer
     """The network at the end."""
+    frames: Sequence[NetworkFrame]
+    """The network at some of the kept steps, for the figure with the slider."""
 
 
 @dataclass(frozen=True)

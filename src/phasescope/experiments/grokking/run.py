@@ -8,6 +8,8 @@ from typing import Any
 
 import phasescope as ps
 from phasescope.experiments.grokking.config import Config, Detail, Results
+from phasescope.experiments.grokking.frames import frames_of
+from phasescope.experiments.grokking.measures import measured
 from phasescope.experiments.grokking.training import curves_of, network_at, train
 
 Progress = Callable[[float, str], None]
@@ -24,9 +26,10 @@ def run(config: Config, directory: Path, *, progress: Progress | None = None) ->
         progress: Called with the share of the work done and what is being done.
     """
     tell = progress or (lambda share, what: None)
-    recorded = train(config, directory, progress=lambda share: tell(share, "training"))
+    recorded = train(config, directory, progress=lambda share: tell(0.9 * share, "training"))
     detail = _detail(config, recorded)
     curves = detail.curves
+    found = measured(config, recorded, curves, lambda share: tell(0.9 + 0.1 * share, "measuring"))
     numbers = {
         "n_parameters": sum(p.numel() for p in detail.final.parameters()),
         "final": {
@@ -35,7 +38,7 @@ def run(config: Config, directory: Path, *, progress: Progress | None = None) ->
             "test_loss": float(curves.test_loss[-1]),
             "test_accuracy": float(curves.test_accuracy[-1]),
         },
-    }
+    } | found
     return Results(config, numbers, detail)
 
 
@@ -47,4 +50,9 @@ def load(config: Config, directory: Path, numbers: dict[str, Any]) -> Results:
 
 
 def _detail(config: Config, recorded: ps.Run) -> Detail:
-    return Detail(curves_of(recorded), recorded["weights"].steps, network_at(config, recorded, -1))
+    return Detail(
+        curves_of(recorded),
+        recorded["weights"].steps,
+        network_at(config, recorded, -1),
+        frames_of(config, recorded),
+    )

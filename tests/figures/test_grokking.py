@@ -1,0 +1,76 @@
+import numpy as np
+import pytest
+
+from figures.captions import check_house_rules
+from phasescope.figures import (
+    NetworkFrame,
+    Stretch,
+    grokking_curves,
+    measures_over_training,
+    network_over_training,
+)
+
+STEPS = np.arange(25)
+
+
+def test_every_step_of_both_losses_is_a_dot_on_logarithmic_axes():
+    losses = {"train": np.logspace(0, -6, 25), "test": np.ones(25)}
+    phases = [Stretch("memorisation", 0, 10), Stretch("clean-up", 10, 24)]
+    spikes = [Stretch("train loss up", 12, 14)]
+    figure = grokking_curves(
+        STEPS, losses, {"train": np.ones(25), "test": np.zeros(25)}, phases=phases, spikes=spikes
+    )
+    check_house_rules(figure)
+    assert figure.layout.xaxis.type == figure.layout.yaxis.type == "log"
+    drawn = [trace for trace in figure.data if trace.name == "train"]
+    np.testing.assert_array_equal(drawn[0].y, losses["train"][1:])  # step 0 has no logarithm
+    assert all(trace.type == "scattergl" for trace in figure.data)
+    shaded = [(s.x0, s.x1) for s in figure.layout.shapes]
+    assert shaded.count((1, 10)) == 2  # one for each panel
+    assert next(t for t in figure.data if t.name == "spike").x == (13.0,)
+    assert "1 spikes" in figure.layout.meta["seen"]
+
+
+def test_losses_that_have_no_logarithm_are_counted():
+    figure = grokking_curves(STEPS[:3], {"train": np.array([1.0, 0.0, 0.5])}, {})
+    assert "1 of 2 points cannot be drawn" in figure.layout.meta["seen"]
+
+
+def test_measures_have_a_panel_for_each_unit():
+    panels = {"loss (nats)": {"test": np.logspace(0, -4, 25)}, "share": {"purity": STEPS / 25}}
+    figure = measures_over_training(STEPS, panels, phases=[Stretch("clean-up", 5, 9)])
+    check_house_rules(figure)
+    assert [trace.name for trace in figure.data] == ["test", "purity"]
+    assert (figure.layout.yaxis.type, figure.layout.yaxis2.type) == ("log", None)
+    np.testing.assert_array_equal(figure.data[1].y, STEPS / 25)
+
+
+def test_the_slider_shows_one_step_at_a_time():
+    generator = np.random.default_rng(0)
+    frames = [
+        NetworkFrame(
+            step,
+            np.full(3, 1 / 3),
+            np.full(3, 1 / 3),
+            np.ones(4),
+            np.full(5, 0.5),
+            generator.normal(size=(7, 7)),
+            np.zeros((7, 7)),
+        )
+        for step in (0, 10, 200)
+    ]
+    figure = network_over_training(frames)
+    check_house_rules(figure)
+    assert [trace.visible for trace in figure.data] == [False] * 12 + [True] * 6
+    steps = figure.layout.sliders[0].steps
+    assert [step.label for step in steps] == ["0", "10", "200"]
+    assert steps[1].args[0]["visible"] == [False] * 6 + [True] * 6 + [False] * 6
+    heat = figure.data[4].z
+    assert heat.dtype == np.uint8
+    assert (heat.min(), heat.max()) == (0, 255)
+    assert not figure.data[5].z.any()  # a constant has no colours
+
+
+def test_no_frames_are_refused():
+    with pytest.raises(ValueError, match="at least one frame"):
+        network_over_training([])
