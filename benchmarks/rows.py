@@ -67,7 +67,7 @@ class Row:
         """All fields, ratio and met included."""
         return {
             "name": self.name,
-            "ours": self.ours,
+            "ours": float(self.ours),  # bytes are often counted in integers
             "other": self.other,
             "other_name": self.other_name,
             "unit": self.unit,
