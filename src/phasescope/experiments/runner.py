@@ -216,7 +216,7 @@ def finish(
     report = write_report(
         report_file,
         title=title,
-        summary=f"{about} {runs_said}, {seeds_said}. Claims: {counted}.",
+        summary=f"{about} {runs_said}, {seeds_said}. Claims: {counted or 'none'}.",
         claims=claims,
         figures=experiment.figures(results),
         config=config,
