@@ -59,8 +59,10 @@ def tables(runs: Sequence[Results]) -> Iterator[str]:
     yield "**The same in the other variants**, training / frozen weights of the middle:"
     yield table(decide, {name: _flips("training", name) for name in VARIANTS if name != DECIDING})
     yield table(decide, {name: _flips("middle", name) for name in VARIANTS if name != DECIDING})
-    yield "**Singular values above 10%** of the training, of its norms alone, and of frozen weights"
-    yield "with the same norms, raw and centred:"
+    yield (
+        "**Singular values above 10%** of the training, of its norms alone, and of frozen weights "
+        "with the same norms, raw and centred:"
+    )
     for variant in ("raw", "centred"):
         columns: dict[str, Statistic] = {
             f"training, {variant}": lambda n, v=variant: n["nulls"]["training"][v]["count"],
@@ -69,8 +71,10 @@ def tables(runs: Sequence[Results]) -> Iterator[str]:
         for place in PLACES:
             columns[place] = lambda n, v=variant, p=place: n["nulls"][p][v]["matched_count"]
         yield table(decide, columns)
-    yield "**Other optimisation processes** (A8): count above 10% over that of the nulls, and"
-    yield "components above random signs:"
+    yield (
+        "**Other optimisation processes** (A8): count above 10% over that of the nulls, and "
+        "components above random signs:"
+    )
     lines = {
         "count / norms": norm_ratio,
         "count / frozen (centred)": lambda r: matched_ratio(r, "centred"),
@@ -96,8 +100,10 @@ def tables(runs: Sequence[Results]) -> Iterator[str]:
     yield "**Held-out residuals**, norm over the step's norm, all sampled directions:"
     curves = [row["curve"] for row in next(iter(decide.values()))[0].numbers["heldout"]]
     yield across(decide, {c: lambda n, c=c: _residual(n, c) for c in curves}, "held out")
-    yield "**Windows of 400 steps**, values above 10% in the first and the last window, and the"
-    yield "participation ratio of normalised, centred steps there:"
+    yield (
+        "**Windows of 400 steps**, values above 10% in the first and the last window, and the "
+        "participation ratio of normalised, centred steps there:"
+    )
     yield table(
         decide,
         {
@@ -112,22 +118,26 @@ def tables(runs: Sequence[Results]) -> Iterator[str]:
     yield "**The mean over steps**: its share of the energy, raw and of normalised steps:"
     shares = {"raw": "energy_share", "normalised": "energy_share_normalised"}
     yield table(decide, {k: lambda n, v=v: n["mean"][v] for k, v in shares.items()})
-    yield "**When the first eight components act**: how many of the eight lie earlier or later, by"
-    yield "their centre of mass, than permuted steps do (p < .05), and their largest |z|:"
+    yield (
+        "**When the first eight components act**: how many of the eight lie earlier or later, by "
+        "their centre of mass, than permuted steps do (p < .05), and the largest z:"
+    )
     yield table(
         decide,
         {
             "earlier": lambda n: _off(n, -1),
             "later": lambda n: _off(n, 1),
-            "largest |z|": lambda n: max(abs(z) for z in n["profiles"]["center"]["z"]),
+            "largest z, either way": lambda n: max(abs(z) for z in n["profiles"]["center"]["z"]),
         },
     )
     yield "**Where they live**: share of every tensor in the eight, in all steps, in parameters:"
     for name, runs_ in decide.items():
         yield across({name: runs_}, _mass_rows(runs_[0].numbers), "tensor")
         break
-    yield "**Turns of paths** of held-out examples, and the first two components' share of the"
-    yield "variance beside that of walks:"
+    yield (
+        "**Turns of paths** of held-out examples, and the first two components' share of the "
+        "variance beside that of walks:"
+    )
     for what in ("logits", "losses"):
         followed = {k: r for k, r in settings.items() if what in r[0].numbers["turns"]}
         yield table(

@@ -131,7 +131,7 @@ def _spectra(runs: Sequence[Results], name: str) -> Figure:
     edge = row.numbers["nulls"]["training"][DECIDING]["edge"]
     ends = np.array([1, len(values["training"]) - 1])
     bundles.append(
-        ps.figures.Bundle("largest of random signs", ends, np.full((1, 2), edge), is_null=True)
+        ps.figures.Bundle("random signs of the training", ends, np.full((1, 2), edge), is_null=True)
     )
     return ps.figures.curves_beside_nulls(
         bundles,
@@ -141,7 +141,8 @@ def _spectra(runs: Sequence[Results], name: str) -> Figure:
         title=f"Singular values of a training and of frozen weights ({name})",
         seen=(
             "Steps scaled to norm one and centred, one seed; the horizontal line is where noise of "
-            "independent parameters would begin."
+            "independent parameters would begin in the training (frozen gradients have an edge of "
+            "their own, lower where their mean holds much of the energy)."
         ),
         computed="Square roots of the eigenvalues of the Gram matrix of the sampled steps.",
         misleads=(
