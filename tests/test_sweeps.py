@@ -33,7 +33,7 @@ from phasescope.sweeps.gram import ColumnWindow, Passes
 from phasescope.sweeps.outcome import seconds_left
 from phasescope.sweeps.progress import line, shown
 from phasescope.sweeps.room import DiskRoom
-from phasescope.sweeps.table import failures_table, headline
+from phasescope.sweeps.table import failures_table, headline, points_table
 from sweep_experiment import ACT_AT, CHECKPOINT_EVERY, Config
 
 DEADLINE = 200.0  # seconds; only a hung test gets there, however busy the machine is
@@ -343,6 +343,13 @@ def test_a_grid_point_has_the_mean_and_interval_of_its_seeds():
     assert points[1].statistics["weight"].interval is None
     bad = grid_points(experiment, outcomes_of([1.0, float("inf")]))[0].statistics["weight"]
     assert (bad.mean, str(bad)) == (None, "not finite")
+
+
+def test_numbers_are_never_cut_where_the_terminal_is_narrow():
+    points = grid_points(experiment, outcomes_of([-0.5582123, 1.136], size=2, rate=0.25))
+    console = Console(width=40, record=True, file=io.StringIO())
+    console.print(points_table(points, "narrow"))
+    assert "…" not in console.export_text()
 
 
 def test_of_many_failures_the_first_are_shown_with_their_place():

@@ -56,8 +56,9 @@ class FrozenComparison:
     def p(self) -> dict[str, float]:
         """Two-sided p-value of each statistic among the draws, at least 2 / (D + 1).
 
-        Draws that share frozen gradients spread too little and make it too small: the calibration
-        page says by how much.
+        Draws that share frozen gradients spread too little and make it too small: take twenty
+        frozen gradients per step for a right one (of two, up to a fifth of all nulls fall below
+        .05, of five up to a tenth).
         """
         return {
             name: float(two_sided_p(torch.tensor([v]).double(), self.null[name][None]))
@@ -85,8 +86,9 @@ def compare_with_frozen(
     in the middle and at the end, since the noise itself changes.
 
     Each draw takes as many frozen gradients as there are steps, at random and without replacement.
-    With fewer than twice as many frozen gradients the draws overlap and their spread is too small;
-    with just as many there is one draw.
+    Draws overlap, so that their spread is too small unless there are many more frozen gradients
+    than steps: twenty times as many for p-values, twice as many for the median alone. With just as
+    many there is one draw.
 
     Args:
         gram: Of the trajectory's gradients.

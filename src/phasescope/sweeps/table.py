@@ -140,7 +140,9 @@ def points_table(points: Sequence[GridPoint], title: str) -> Table:
     table = Table(title=title, caption=caption, title_justify="left", caption_justify="left")
     fields = list(points[0].values) if points else []
     for name in [*fields, "seeds", *names[:_COLUMNS], "failed"]:
-        table.add_column(name.replace("_", " "), justify="left" if name in fields else "right")
+        table.add_column(
+            name.replace("_", " "), justify="left" if name in fields else "right", overflow="fold"
+        )
     for point in points:
         cells = [str(point.values[name]) for name in fields]
         numbers = [str(point.statistics.get(name, "")) for name in names[:_COLUMNS]]

@@ -39,7 +39,8 @@ def frozen_gradients(
         model: At the weights in question.
         batches: Pairs of inputs and targets on the model's device, at least n: as the training
             drew them, but not those it drew, so that draws are independent.
-        n: Number of gradients; at least twice the number of steps they are compared with.
+        n: Number of gradients; at least twice the number of steps they are compared with, twenty
+            times for p-values.
         path: The .npy file to write, which must not exist.
         loss_fn: Scalar loss of (outputs, targets).
 
