@@ -42,9 +42,9 @@ class Component:
     name: str
     """What the part is called in tables and figures."""
     blocks: Int64[np.ndarray, "n_blocks 4"]
-    """Regular groups of ranges, as rows (start, length, stride, count): `count` ranges of `length`
-    columns whose starts lie `stride` apart. A column of a matrix is one block however many rows
-    there are, so thousands of neurons cost little; `intervals` spells the blocks out."""
+    """Regular groups of ranges, as rows of start, length, stride and count, which are `count`
+    ranges of `length` columns whose starts lie `stride` apart. A column of a matrix is one block
+    however many rows there are, so neurons cost little; `intervals` spells them out."""
 
     def __init__(
         self,

@@ -38,7 +38,7 @@ class RankOneState:
     q: Float[Tensor, "*batch"]
     """Squared length of the rest of y."""
     s: Float[Tensor, "*batch"]
-    """The target's singular value |a||b|."""
+    """The target's singular value, the product of the lengths of a and b."""
 
     @property
     def loss(self) -> Float[Tensor, "*batch"]:
