@@ -164,7 +164,27 @@ def test_a_file_of_another_size_gets_the_right_one(tmp_path, size, direct):
     assert (tmp_path / "0").read_bytes() == block().tobytes()
 
 
-def recorded(directory, *, flush_at=None, n_steps=150):
+def test_small_blocks_fill_a_chunk_and_are_committed_with_it(tmp_path, monkeypatch):
+    from phasescope.trajectory import channels
+
+    expected = recorded(tmp_path / "one")
+    monkeypatch.setattr(channels, "BUFFER_BYTES", 600_000)  # eight rows
+    seen = []
+
+    def look(recorder, step):
+        if step in (63, 64, 100):
+            recorder._live._session.writer._jobs.join()
+            seen.append(len(ps.open_run(recorder.directory).gradients))
+
+    recorded(tmp_path / "eight", on_step=look)
+    assert seen == [0, 64, 64]
+    assert chunks(tmp_path / "eight") == chunks(tmp_path / "one")
+    # A flush commits what lies in finished blocks too, and nothing is committed twice.
+    recorded(tmp_path / "flushed", flush_at=79)
+    np.testing.assert_array_equal(ps.open_run(tmp_path / "flushed").gradients[:], expected)
+
+
+def recorded(directory, *, flush_at=None, n_steps=150, on_step=None):
     """Chunks of 2.4 MB, two side by side, the last ones of which are not full."""
     torch.manual_seed(0)
     model = nn.Linear(130, 130)
@@ -179,6 +199,9 @@ def recorded(directory, *, flush_at=None, n_steps=150):
             optimizer.step()
             if step == flush_at:
                 recorder.flush()
+                assert len(ps.open_run(directory).gradients) == step + 1
+            if on_step is not None:
+                on_step(recorder, step + 1)
     return np.array(kept)
 
 

@@ -18,7 +18,11 @@ from phasescope.trajectory.blocks import Block, Row
 from phasescope.trajectory.sinks import Forwarder, Sink
 from phasescope.trajectory.store import ArraySpec, TrajectoryStore
 
-MAX_BUFFERS = 3
+# What is handed to the writer at once. Memory that was never used costs several times the copy into
+# it, and every block about a millisecond of the writer.
+BUFFER_BYTES = 20_000_000
+# How many blocks of a group are held; of larger ones fewer.
+MAX_BUFFERS, MAX_LARGE_BUFFERS = 6, 3
 
 
 @dataclass(frozen=True)
@@ -35,12 +39,14 @@ class Job:
     release: Callable[[], None] | None = None
     # Whether the loop has to wait for these rows to be written.
     behind: Callable[[], bool] | None = None
+    # Whether the rows count from now on, or with a later job of the group.
+    commit: bool = True
     # Names along the columns of the arrays.
     labels: tuple[str, ...] = ()
 
 
 class WriterThread:
-    """Writes jobs in order and commits after each; its first error stops all writing.
+    """Writes and commits jobs in order; its first error stops all writing.
 
     Args:
         store: Where to.
@@ -50,6 +56,7 @@ class WriterThread:
     def __init__(self, store: TrajectoryStore, sinks: Sequence[Sink] = ()) -> None:
         self.store = store
         self.error: BaseException | None = None
+        self._committed = {name: group.rows for name, group in store.groups.items()}
         self.forwarder = Forwarder(sinks, store.path.parent)
         self._jobs: queue.Queue[Job | None] = queue.Queue()
         self._thread = threading.Thread(target=self._run, name="phasescope-writer", daemon=True)
@@ -78,11 +85,10 @@ class WriterThread:
             self.forwarder.warn()
             return
         full = isinstance(self.error, OSError) and self.error.errno == errno.ENOSPC
-        committed = {name: group.rows for name, group in self.store.groups.items()}
         raise RecordingError(
             f"the recording in {self.store.path.parent} stopped: "
             + ("the disk is full. " if full else f"{type(self.error).__name__}: {self.error}. ")
-            + f"Everything committed is intact (rows per group: {committed}). "
+            + f"Everything committed is intact (rows per group: {self._committed}). "
             + ("Free some space" if full else "Remove the cause")
             + " and resume with Recorder(..., resume=True)."
         ) from self.error
@@ -115,8 +121,12 @@ class WriterThread:
         group.add_arrays(job.specs)
         # The page cache takes more processor time, but less of everyone's while it has room.
         direct = job.behind is not None and not job.behind()
-        group.write(job.steps, job.values, direct=direct)
+        if len(job.steps):
+            group.write(job.steps, job.values, direct=direct)
+        if not job.commit:
+            return
         self.store.commit()
+        self._committed = {name: group.rows for name, group in self.store.groups.items()}
         self.forwarder.forward(job.group, job.steps, job.values, job.labels)
 
 
@@ -152,13 +162,26 @@ class Channel:
             )
         # A run that goes on keeps the blocks and chunks that it began with.
         self.specs = {name: group.specs.get(name, spec) for name, spec in self.specs.items()}
-        self.rows_per_block = next(iter(self.specs.values())).chunk_rows
+        self._chunk_rows = next(iter(self.specs.values())).chunk_rows
         # Rows keep their place in the chunk: a resumed run goes on in the middle of a block.
-        self._fill = self._start = group.rows % self.rows_per_block
+        self._row = group.rows % self._chunk_rows
+        self.rows_per_block, self._max_buffers = self._sizes_of_blocks()
+        self._fill = self._start = self._row % self.rows_per_block
         self.last_step = group.last_step
         self._free: queue.Queue[Block] = queue.Queue()
         self._n_buffers = 0
+        self._uncommitted = False
         self._buffer = self._next_buffer()
+
+    def _sizes_of_blocks(self) -> tuple[int, int]:
+        """Rows of a block, and how many blocks there may be."""
+        n_bytes = sum(np.dtype(spec.dtype).itemsize * spec.width for spec in self.specs.values())
+        rows = self._chunk_rows
+        if self.sizes:
+            divisors = [n for n in range(1, rows + 1) if rows % n == 0]
+            rows = max(n for n in divisors if n == 1 or n * n_bytes <= BUFFER_BYTES)
+        large = rows * n_bytes > 2 * BUFFER_BYTES
+        return rows, MAX_LARGE_BUFFERS if large else MAX_BUFFERS
 
     def row(self) -> Row:
         """The row to fill next. Nothing counts before `advance`."""
@@ -169,31 +192,45 @@ class Channel:
         self._buffer.steps[self._fill] = step
         self.last_step = step
         self._fill += 1
+        self._row += 1
         if self._fill == self.rows_per_block:
             finished = self._buffer
-            self._submit(release=lambda: self._free.put(finished))
+            self._row %= self._chunk_rows
+            # A commit takes longer than a small block: one for each chunk.
+            self._submit(lambda: self._free.put(finished), commit=self._row == 0)
             self._fill = self._start = 0
             self._buffer = self._next_buffer()
 
     def flush(self) -> None:
-        """Hand the rows of the open block to the writer; the block stays open."""
-        if self._fill > self._start:
-            self._submit(release=None)
+        """Have every row written and committed; the open block stays open."""
+        if self._fill > self._start or self._uncommitted:
+            self._submit(None, commit=True)
             self._start = self._fill
 
-    def _submit(self, release: Callable[[], None] | None) -> None:
+    def _submit(self, release: Callable[[], None] | None, *, commit: bool) -> None:
+        self._uncommitted = not commit
         rows = slice(self._start, self._fill)
         values = {name: block[rows] for name, block in self._buffer.arrays.items()}
         steps = self._buffer.steps[rows].copy()
         inspect = self._after_copies() if self.pinned else self.inspect
         labels = next(iter(self.labels.values()), ())
         self.writer.submit(
-            Job(self.group, self.specs, steps, values, inspect, release, self._behind, labels)
+            Job(
+                self.group,
+                self.specs,
+                steps,
+                values,
+                inspect,
+                release,
+                self._behind,
+                commit,
+                labels,
+            )
         )
 
     def _behind(self) -> bool:
         """Whether all buffers are in use, so that the loop will soon wait for one."""
-        return self._n_buffers == MAX_BUFFERS and self._free.empty()
+        return self._n_buffers == self._max_buffers and self._free.empty()
 
     def _after_copies(self) -> Callable[[Job], None]:
         """An inspection that first waits until the device has delivered the block's rows."""
@@ -211,7 +248,7 @@ class Channel:
         try:
             return self._free.get_nowait()
         except queue.Empty:
-            if self._n_buffers == MAX_BUFFERS:
+            if self._n_buffers == self._max_buffers:
                 return self._free.get()
         self._n_buffers += 1
         return Block(self.specs, self.rows_per_block, self.sizes, pinned=self.pinned)
