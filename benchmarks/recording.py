@@ -39,7 +39,7 @@ class Training:
 
 MLP_NAME, CNN_NAME = "MLP 784-128-10", "CNN of 1.2M parameters"
 TRAININGS = (
-    Training(CNN_NAME, ConvNet, 60, 3, 2, {NORMS: 0.05, FULL: 0.15}, peers=True),
+    Training(CNN_NAME, ConvNet, 60, 9, 2, {NORMS: 0.05, FULL: 0.15}, peers=True),
     Training(MLP_NAME, MLP, 1000, 7, 2, {NORMS: 0.15, FULL: 0.5}, {NORMS: 0.12}, peers=True),
     Training(MLP_NAME, MLP, 1000, 5, 1, {NORMS: None, FULL: 0.3}),
 )
