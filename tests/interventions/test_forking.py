@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 import phasescope as ps
-from phasescope.errors import RunError
+from phasescope.errors import RecordingWarning, RunError
 from phasescope.interventions import flat_weights, fork, keep, random_subspace
 from phasescope.trajectory.checkpoint import checkpoints_in, load_checkpoint
 from trajectory import loops
@@ -109,7 +109,8 @@ def test_a_fork_says_where_it_came_from_and_parts_from_the_original(original, tm
 
 def test_an_interrupted_fork_goes_on_from_its_own_checkpoints_and_stays_a_fork(original, tmp_path):
     path, final = original
-    forked_training(path, tmp_path / "fork", 10, stop=25)
+    with pytest.warns(RecordingWarning, match="n_steps=40 was announced"):
+        forked_training(path, tmp_path / "fork", 10, stop=25)
     model = loops.recorded_training(tmp_path / "fork", resume=True)
     assert torch.equal(flat_weights(model), final)
     run = ps.open_run(tmp_path / "fork")

@@ -40,7 +40,8 @@ class FlatParameters:
         """Copy one tensor per parameter into the pieces of a row, whatever their float type."""
         flat = [tensor.detach().reshape(-1) for tensor in tensors]
         # One call for all of them; large tensors are copied by all threads.
-        torch._foreach_copy_(list(pieces), flat, non_blocking=True)
+        copy = torch._foreach_copy_  # pyright: ignore[reportPrivateImportUsage]
+        copy(list(pieces), flat, non_blocking=True)
 
     def gradients(
         self,
