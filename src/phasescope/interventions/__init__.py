@@ -1,9 +1,18 @@
-"""Acting on training and on weights: subspaces to train in, to project on and to take out."""
+"""Acting on training, weights and activations: projecting, ablating, patching, replaying."""
 
 from phasescope.interventions.displacement import ALPHAS, Ablation, ablate, ablated
 from phasescope.interventions.forking import fork
 from phasescope.interventions.gradients import add_noise, chain, keep, remove
 from phasescope.interventions.offline import Replay, ReplayCurves, replay, replay_curves
+from phasescope.interventions.parts import Part, directions, entries, waves
+from phasescope.interventions.patching import (
+    AblationEffects,
+    PatchEffects,
+    ablation_effects,
+    patch_effects,
+    path_effects,
+)
+from phasescope.interventions.sites import activations, forward_with
 from phasescope.interventions.subspace_training import (
     InSubspace,
     IntrinsicDimension,
@@ -15,22 +24,33 @@ from phasescope.interventions.weights import AtWeights, flat_weights
 __all__ = [
     "ALPHAS",
     "Ablation",
+    "AblationEffects",
     "AtWeights",
     "InSubspace",
     "IntrinsicDimension",
+    "Part",
+    "PatchEffects",
     "Replay",
     "ReplayCurves",
     "ablate",
     "ablated",
+    "ablation_effects",
+    "activations",
     "add_noise",
     "chain",
+    "directions",
+    "entries",
     "flat_weights",
     "fork",
+    "forward_with",
     "intrinsic_dimension",
     "keep",
     "leading_subspace",
+    "patch_effects",
+    "path_effects",
     "random_subspace",
     "remove",
     "replay",
     "replay_curves",
+    "waves",
 ]

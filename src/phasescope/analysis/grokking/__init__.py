@@ -91,6 +91,7 @@ from phasescope.analysis.grokking.sums import (
     project_profile,
     sum_profile,
 )
+from phasescope.analysis.grokking.waves import pair_waves
 
 __all__ = [
     "CubeFit",
@@ -146,6 +147,7 @@ __all__ = [
     "pair_components",
     "pair_losses",
     "pair_masks",
+    "pair_waves",
     "power_gini",
     "project_profile",
     "read_off",
