@@ -27,12 +27,12 @@ MAY_IMPORT = {
     "analysis": FOUNDATION,
     "trajectory": FOUNDATION,
     "training": (*FOUNDATION, "trajectory"),
-    "integrations": ("errors", "trajectory"),
+    "integrations": ("errors", "datasets", "trajectory"),
     "interventions": (*FOUNDATION, "analysis", "trajectory", "training"),
     "figures": (*FOUNDATION, "analysis", "trajectory", "training", "interventions"),
 }
 MAY_IMPORT["report"] = (*MAY_IMPORT["figures"], "figures")
-MAY_IMPORT["experiments"] = (*MAY_IMPORT["report"], "report")
+MAY_IMPORT["experiments"] = (*MAY_IMPORT["report"], "report", "integrations")
 MAY_IMPORT["sweeps"] = (*MAY_IMPORT["experiments"], "experiments")
 MAY_IMPORT["cli"] = (*MAY_IMPORT["sweeps"], "sweeps")
 
@@ -41,9 +41,10 @@ MAY_IMPORT_WHOLE_PACKAGE = ("experiments", "sweeps", "cli")
 ONLY_IN = {"plotly": ("figures", "report"), "dask": ("sweeps",), "distributed": ("sweeps",)}
 TRAINERS_AND_TRACKERS = ("accelerate", "lightning", "tensorboard", "transformers", "wandb")
 ONLY_IN |= dict.fromkeys(TRAINERS_AND_TRACKERS, ("integrations",))
+ONLY_IN |= dict.fromkeys(("gymnasium", "stable_baselines3"), ("integrations", "experiments"))
 NO_CATCH_ALLS = ("utils", "helpers", "common", "core", "misc")
 HEAVY = ("dask", "plotly", "rich", "scipy", "sklearn", "tyro", "xarray", "zarr")
-HEAVY += TRAINERS_AND_TRACKERS
+HEAVY += (*TRAINERS_AND_TRACKERS, "gymnasium", "stable_baselines3")
 
 
 def imports(tree: ast.Module) -> Iterator[tuple[int, str, str]]:

@@ -15,7 +15,7 @@ DOCS = Path(__file__).parent.parent / "docs"
 PARTS = ("components", "datasets", "errors", "figures", "interventions", "models", "report")
 PARTS += ("sweeps", "training", "analysis.grokking")
 # Each needs the extra of its library and lists its names itself.
-INTEGRATIONS = ("huggingface", "lightning", "tensorboard", "wandb")
+INTEGRATIONS = ("huggingface", "lightning", "mazes", "tensorboard", "wandb")
 
 
 def exported_names(module: ModuleType) -> set[str]:

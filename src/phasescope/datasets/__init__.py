@@ -33,6 +33,16 @@ from phasescope.datasets.images import (
     load_mnist,
 )
 from phasescope.datasets.low_rank import LowRankTargets, low_rank_targets
+from phasescope.datasets.maze_pictures import maze_picture
+from phasescope.datasets.maze_walks import MazeBatch, MazeStep, Walks, observations, walk
+from phasescope.datasets.mazes import (
+    MazeLevels,
+    MazeMix,
+    draw_mazes,
+    in_conflict,
+    path_lengths,
+    with_goals_hidden,
+)
 from phasescope.datasets.modular import Split, Task, group_task, modular_task, split_pairs
 from phasescope.datasets.residues import discrete_logarithms, primitive_root
 from phasescope.datasets.sparse_features import (
@@ -47,10 +57,15 @@ __all__ = [
     "FiniteGroup",
     "ImageSet",
     "LowRankTargets",
+    "MazeBatch",
+    "MazeLevels",
+    "MazeMix",
+    "MazeStep",
     "ShuffledBatches",
     "SparseFeatures",
     "Split",
     "Task",
+    "Walks",
     "alternating_group",
     "as_inputs",
     "commutative_coordinates",
@@ -60,18 +75,23 @@ __all__ = [
     "discrete_logarithms",
     "downscale",
     "draw_examples",
+    "draw_mazes",
     "feature_directions",
     "feature_frequencies",
     "gaussian_noise",
     "group_task",
+    "in_conflict",
     "load_digits_images",
     "load_images",
     "load_mnist",
     "low_rank_targets",
+    "maze_picture",
     "mix_noise",
     "modular_coordinates",
     "modular_task",
     "noisy_labels",
+    "observations",
+    "path_lengths",
     "permuted_pixels",
     "phase_scrambled",
     "primitive_root",
@@ -79,4 +99,6 @@ __all__ = [
     "shuffle",
     "split_pairs",
     "symmetric_group",
+    "walk",
+    "with_goals_hidden",
 ]
