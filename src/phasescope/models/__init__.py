@@ -17,6 +17,7 @@ from phasescope.models.feature_model import (
     initial_feature_model,
     single_feature_activations,
 )
+from phasescope.models.feature_skips import skip_bias_phase
 from phasescope.models.grokking_checkpoints import (
     load_grokking_checkpoint,
     pair_transformer_from_state,
@@ -51,5 +52,6 @@ __all__ = [
     "save_pair_transformer",
     "seeded",
     "single_feature_activations",
+    "skip_bias_phase",
     "solu",
 ]

@@ -6,16 +6,15 @@ Axes: model, row of a batch, feature (N), d of the embedding, neuron (k), output
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn import functional
+
+from phasescope.models.feature_neurons import FeatureActivation, Neurons, feature_activation
 
 FeatureTask = Literal["decoder", "reprojector", "absolute"]
-FeatureActivation = Literal["relu", "gelu", "x_exp"]
 
 
 def initial_feature_model(
@@ -25,6 +24,7 @@ def initial_feature_model(
     n_neurons: int,
     n_outputs: int,
     bias_offset: float | Float[Tensor, " model"] = 0.0,
+    n_groups: int | None = None,
 ) -> dict[str, Tensor]:
     r"""Parameters of many models: "W_in", "b_in" and "W_out" as `torch.nn.Linear` draws them.
 
@@ -37,13 +37,14 @@ def initial_feature_model(
         n_neurons: k.
         n_outputs: N for the decoder and the absolute value, d for the re-projector.
         bias_offset: Added to every bias, one number or one per model.
+        n_groups: Groups of neurons that gates switch on and off; see `feature_outputs`.
 
     Returns:
         Weights, float32: W_in model × neuron × d, b_in model × neuron, W_out model × output ×
-        neuron.
+        neuron; with groups also W_gate model × group × d.
 
     Raises:
-        ValueError: There is no seed.
+        ValueError: There is no seed, or the neurons do not divide into the groups.
 
     Example:
         >>> params = initial_feature_model([0, 1], d=3, n_neurons=4, n_outputs=6, bias_offset=-1.0)
@@ -61,6 +62,13 @@ def initial_feature_model(
         "W_out": (n_outputs, n_neurons),
     }
     bounds = {"W_in": d**-0.5, "b_in": d**-0.5, "W_out": n_neurons**-0.5}
+    if n_groups is not None:
+        if n_groups < 1 or n_neurons % n_groups:
+            raise ValueError(
+                f"the {n_neurons} neurons must divide into groups of equal size, but n_groups is "
+                f"{n_groups}. Pass a divisor."
+            )
+        shapes["W_gate"], bounds["W_gate"] = (n_groups, d), d**-0.5
     drawn: dict[str, list[Tensor]] = {name: [] for name in shapes}
     for seed in seeds:
         generator = torch.Generator().manual_seed(seed)
@@ -73,40 +81,13 @@ def initial_feature_model(
     return params
 
 
-@dataclass(frozen=True)
-class _Activation:
-    """An activation and its backward pass."""
-
-    forward: Callable[[Tensor], Tensor]
-    """Of the pre-activations, which it may write over."""
-    backward: Callable[[Tensor, Tensor, Tensor], Tensor]
-    """Gradient at z of the gradient at h, z and h; where `forward` writes over z, z is h."""
-
-
-_ACTIVATIONS: dict[str, _Activation] = {
-    "relu": _Activation(
-        torch.relu_, lambda grad, z, h: torch.ops.aten.threshold_backward(grad, h, 0)
-    ),
-    "gelu": _Activation(functional.gelu, lambda grad, z, h: torch.ops.aten.gelu_backward(grad, z)),
-    # What the paper calls SoLU: each neuron by itself, unlike x softmax(x).
-    "x_exp": _Activation(lambda z: z * z.exp(), lambda grad, z, h: grad * (h + z.exp())),
-}
-
-
-def _activation(name: str) -> _Activation:
-    if name not in _ACTIVATIONS:
-        raise ValueError(
-            f"activation must be one of {', '.join(_ACTIVATIONS)}, but {name!r} arrived."
-        )
-    return _ACTIVATIONS[name]
-
-
 def feature_outputs(
     params: Mapping[str, Float[Tensor, "model *shape"]],
     x: Float[Tensor, "model row d"],
     *,
     activation: FeatureActivation = "relu",
     top_k: int | None = None,
+    n_active_groups: int | None = None,
 ) -> Float[Tensor, "model row output"]:
     r"""Outputs $W_\text{out}\,\phi(W_\text{in} x + b_\text{in})$ of every model; no output bias.
 
@@ -115,6 +96,8 @@ def feature_outputs(
         x: Embedded inputs.
         activation: $\phi$.
         top_k: Only so many neurons per row, those of the largest activations, act; all by default.
+        n_active_groups: Of the groups of "W_gate" only so many act on a row, those of the largest
+            gates $\sigma(W_\text{gate} x)$, by which their activations are multiplied.
 
     Returns:
         Outputs.
@@ -124,10 +107,8 @@ def feature_outputs(
         >>> feature_outputs(params, torch.zeros(1, 2, 3)).shape
         torch.Size([1, 2, 6])
     """
-    h = _activation(activation).forward(_preactivations(params, x))
-    if top_k is not None:
-        h = h * _largest(h, top_k)
-    return h @ params["W_out"].mT
+    neurons = Neurons(activation, top_k, n_active_groups)
+    return neurons.forward(params, x, _preactivations(params, x)).h @ params["W_out"].mT
 
 
 def single_feature_activations(
@@ -135,6 +116,8 @@ def single_feature_activations(
     P: Float[Tensor, "model d feature"],
     *,
     activation: FeatureActivation = "relu",
+    top_k: int | None = None,
+    n_active_groups: int | None = None,
 ) -> Float[Tensor, "model neuron feature"]:
     r"""What every neuron makes of each feature alone at value 1: $\phi(W_\text{in} P e_i + b)_j$.
 
@@ -142,6 +125,8 @@ def single_feature_activations(
         params: From `initial_feature_model`.
         P: The embedding of each model.
         activation: $\phi$.
+        top_k: As in `feature_outputs`; neurons that do not act on a feature have 0 there.
+        n_active_groups: The same.
 
     Returns:
         S, from which `neuron_selectivity` and `mono_fraction` are computed.
@@ -154,22 +139,12 @@ def single_feature_activations(
     References:
         Jermyn, Schiefer & Hubinger (2022), arXiv:2211.09169, section 2.
     """
-    z = torch.baddbmm(params["b_in"].unsqueeze(-1), params["W_in"], P)
-    return _activation(activation).forward(z)
+    neurons = Neurons(activation, top_k, n_active_groups)
+    return neurons.forward(params, P.mT, _preactivations(params, P.mT)).h.mT
 
 
 def _preactivations(params: Mapping[str, Tensor], x: Tensor) -> Tensor:
     return torch.baddbmm(params["b_in"].unsqueeze(1), x, params["W_in"].mT)
-
-
-def _largest(h: Tensor, top_k: int) -> Tensor:
-    """1 at the largest `top_k` activations of every row; ties are all kept."""
-    if not 1 <= top_k <= h.shape[-1]:
-        raise ValueError(
-            f"top_k must lie between 1 and the {h.shape[-1]} neurons, but it is {top_k}."
-        )
-    smallest = h.topk(top_k, dim=-1).values[..., -1:]
-    return (h >= smallest).to(h.dtype)
 
 
 class FeatureLoss:
@@ -191,8 +166,10 @@ class FeatureLoss:
         P_out: The second embedding, of the re-projector.
         activation: $\phi$.
         l1: $\lambda$, one number or one per model.
-        importance: $w_i$ of every output, 1 by default.
+        importance: $w_i$ of every output, 1 by default, the same for all models or for each.
         top_k: As in `feature_outputs`; the choice of neurons has no gradient.
+        n_active_groups: As in `feature_outputs`; the choice of groups has no gradient, the gates
+            of those that act have one.
 
     Raises:
         ValueError: The activation is unknown, or the second embedding is missing or not wanted.
@@ -221,8 +198,9 @@ class FeatureLoss:
         P_out: Float[Tensor, "model d feature"] | None = None,
         activation: FeatureActivation = "relu",
         l1: float | Float[Tensor, " model"] = 0.0,
-        importance: Float[Tensor, " output"] | None = None,
+        importance: Float[Tensor, " output"] | Float[Tensor, "model output"] | None = None,
         top_k: int | None = None,
+        n_active_groups: int | None = None,
     ) -> None:
         if (task == "reprojector") != (P_out is not None):
             raise ValueError(
@@ -230,8 +208,10 @@ class FeatureLoss:
                 f"{task!r} {'without' if P_out is None else 'with'} one arrived."
             )
         self._draw, self._P, self._P_out = draw, P, P_out
-        self._task, self._activation = task, _activation(activation)
-        self._importance, self._top_k = importance, top_k
+        self._task = task
+        feature_activation(activation)
+        self._neurons = Neurons(activation, top_k, n_active_groups)
+        self._importance = None if importance is None else importance.unsqueeze(-2)
         self._l1 = None
         if isinstance(l1, Tensor) or l1 != 0:
             l1 = torch.as_tensor(l1, dtype=P.dtype, device=P.device)
@@ -257,9 +237,8 @@ class FeatureLoss:
         n_rows, W_out = x.shape[1], params["W_out"]
         z = torch.bmm(x, params["W_in"].mT, out=self._buffer("z", x, W_out.shape[2]))
         z += params["b_in"].unsqueeze(1)
-        h = self._activation.forward(z)
-        kept = None if self._top_k is None else _largest(h, self._top_k)
-        h = h if kept is None else h * kept
+        hidden = self._neurons.forward(params, x, z)
+        h = hidden.h
         error = torch.bmm(h, W_out.mT, out=self._buffer("error", x, W_out.shape[1]))
         error -= target
         weighted = error if self._importance is None else error * self._importance
@@ -267,13 +246,14 @@ class FeatureLoss:
         grad_h = torch.bmm(weighted, W_out, out=self._buffer("grad_h", x, W_out.shape[2]))
         if self._l1 is not None:
             grad_h += self._l1 / 2 * h.sign()
-        grad_z = self._activation.backward(grad_h, z, h)
-        grad_z = grad_z if kept is None else grad_z * kept
+        grad_z, grad_gate = hidden.backward(grad_h)
         grads = {
             "W_in": grad_z.mT @ x,
             "b_in": grad_z.sum(1),
             "W_out": weighted.mT @ h,
         }
+        if grad_gate is not None:
+            grads["W_gate"] = grad_gate.mT @ x
         for grad in grads.values():
             grad *= 2 / n_rows
         return loss, grads

@@ -1,5 +1,6 @@
 """How the experiments train."""
 
+from phasescope.training.ensemble_lamb import DecayingBiases, EnsembleLAMB, cosine_cycles
 from phasescope.training.ensemble_optimizers import (
     EnsembleAdam,
     EnsembleOptimizer,
@@ -22,8 +23,10 @@ from phasescope.training.rejecting import Rejecting
 from phasescope.training.transform import Transform, transform_gradients, transformed_updates
 
 __all__ = [
+    "DecayingBiases",
     "EnsembleAdam",
     "EnsembleGradients",
+    "EnsembleLAMB",
     "EnsembleOptimizer",
     "EnsembleSGD",
     "EnsembleSteps",
@@ -33,6 +36,7 @@ __all__ = [
     "Transform",
     "accuracy",
     "class_losses",
+    "cosine_cycles",
     "cross_entropy_float32",
     "cross_entropy_float64",
     "ensemble_gradients",

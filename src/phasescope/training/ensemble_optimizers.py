@@ -26,6 +26,14 @@ class EnsembleOptimizer(Protocol):
         """Change the parameters in place by one step."""
         ...
 
+    def state_dict(self) -> dict[str, Tensor]:
+        """What it remembers: tensors under flat names, as safetensors takes them."""
+        ...
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from what `state_dict` returned."""
+        ...
+
 
 class EnsembleSGD:
     r"""Gradient descent with momentum and weight decay, as `torch.optim.SGD` does it.
@@ -62,7 +70,7 @@ class EnsembleSGD:
         schedule: LearningRateFactor | None = None,
     ) -> None:
         for name, value in (("lr", lr), ("momentum", momentum), ("weight_decay", weight_decay)):
-            _check_setting(name, value)
+            check_setting(name, value)
         self.lr, self.momentum, self.weight_decay = lr, momentum, weight_decay
         self.decoupled = decoupled
         self.schedule = schedule
@@ -74,7 +82,7 @@ class EnsembleSGD:
         factor = 1.0 if self.schedule is None else self.schedule(self.n_updates)
         with torch.no_grad():
             for name, theta in params.items():
-                lr = _shaped(self.lr, theta) * factor
+                lr = shaped(self.lr, theta) * factor
                 grad = _decayed(theta, grads[name], lr, self.weight_decay, self.decoupled)
                 if self.momentum:
                     if name in self._velocity:
@@ -83,6 +91,24 @@ class EnsembleSGD:
                         self._velocity[name] = grad = grad.clone()
                 _subtract(theta, grad, lr)
         self.n_updates += 1
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Velocities and number of updates: tensors under flat names, as safetensors takes them."""
+        named = {f"{name}.velocity": value for name, value in self._velocity.items()}
+        return {**named, "n_updates": torch.tensor(self.n_updates)}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from what `state_dict` returned.
+
+        Args:
+            state: From an optimizer of the same parameters.
+        """
+        self.n_updates = int(state["n_updates"])
+        self._velocity = {
+            name.removesuffix(".velocity"): value.clone()
+            for name, value in state.items()
+            if name.endswith(".velocity")
+        }
 
 
 class EnsembleAdam:
@@ -127,7 +153,7 @@ class EnsembleAdam:
     ) -> None:
         named = (("lr", lr), ("eps", eps), ("weight_decay", weight_decay))
         for name, value in named:
-            _check_setting(name, value)
+            check_setting(name, value)
         if not all(0 <= beta < 1 for beta in betas):
             raise ValueError(f"betas must lie in [0, 1), but they are {betas}.")
         self.lr, self.betas, self.eps, self.weight_decay = lr, betas, eps, weight_decay
@@ -146,7 +172,7 @@ class EnsembleAdam:
         correction = root / (1 - beta1**self.n_updates)
         with torch.no_grad():
             for name, theta in params.items():
-                lr = _shaped(self.lr, theta) * factor
+                lr = shaped(self.lr, theta) * factor
                 grad = _decayed(theta, grads[name], lr, self.weight_decay, self.decoupled)
                 if name not in self._moments:
                     zeros = torch.zeros_like(theta), torch.zeros_like(theta)
@@ -159,6 +185,24 @@ class EnsembleAdam:
                     theta.sub_(torch.div(first, work, out=work).mul_(lr * correction))
                 else:
                     theta.addcdiv_(first, work, value=-lr * correction)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Moments and number of updates: tensors under flat names, as safetensors takes them."""
+        named = {}
+        for name, (first, second, _) in self._moments.items():
+            named |= {f"{name}.m": first, f"{name}.v": second}
+        return {**named, "n_updates": torch.tensor(self.n_updates)}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from what `state_dict` returned.
+
+        Args:
+            state: From an optimizer of the same parameters.
+        """
+        self.n_updates = int(state["n_updates"])
+        for name in dict.fromkeys(key[:-2] for key in state if key.endswith((".m", ".v"))):
+            first, second = state[f"{name}.m"].clone(), state[f"{name}.v"].clone()
+            self._moments[name] = (first, second, torch.empty_like(first))
 
 
 def per_seed(value: Float[Tensor, " seed"], like: Shaped[Tensor, "seed *shape"]) -> Tensor:
@@ -186,7 +230,7 @@ def per_seed(value: Float[Tensor, " seed"], like: Shaped[Tensor, "seed *shape"])
     return value.to(like.device, like.dtype).view(-1, *(1,) * (like.ndim - 1))
 
 
-def _shaped(value: PerSeed, like: Tensor) -> float | Tensor:
+def shaped(value: PerSeed, like: Tensor) -> float | Tensor:
     """A setting in the parameter's shape and precision; one number stays one."""
     return per_seed(value, like) if isinstance(value, Tensor) else value
 
@@ -202,7 +246,7 @@ def _decayed(
     theta: Tensor, grad: Tensor, lr: float | Tensor, weight_decay: PerSeed, decoupled: bool
 ) -> Tensor:
     """The gradient with coupled decay added; decoupled decay is applied to the parameter."""
-    decay = _shaped(weight_decay, theta)
+    decay = shaped(weight_decay, theta)
     if not isinstance(decay, Tensor) and decay == 0:
         return grad
     if decoupled:
@@ -213,7 +257,8 @@ def _decayed(
     return grad.add(theta, alpha=decay)
 
 
-def _check_setting(name: str, value: PerSeed) -> None:
+def check_setting(name: str, value: PerSeed) -> None:
+    """Raise unless a setting is finite and not negative, for every seed."""
     numbers = value if isinstance(value, Tensor) else torch.tensor(float(value))
     if not bool((numbers.isfinite() & (numbers >= 0)).all()):
         raise ValueError(f"{name} must be finite and not negative, but it is {value}.")
