@@ -104,14 +104,14 @@ def test_mean_and_resampled_values_are_those_of_the_reference():
     w = linear.weight.detach()[0]
     parts = [entries("0", i) for i in range(3)]
     found = ablation_effects(
-        net, x, parts, lambda y: y.mean(), reference=reference, n_resamples=200, seed=1
+        net, x, parts, lambda y: y.mean(), reference=reference, n_resamples=60, seed=1
     )
     torch.testing.assert_close(found.effects["zero"], -w * x.mean(0))
     torch.testing.assert_close(found.effects["mean"], w * (reference.mean(0) - x.mean(0)))
     # A draw replaces seven values by seven of the reference, the same rows for every part.
     rows = torch.randint(400, (7,), generator=torch.Generator().manual_seed(1))
     torch.testing.assert_close(found.draws[0], w * (reference[rows].mean(0) - x.mean(0)))
-    error = w.abs() * reference.std(0) / math.sqrt(7 * 200)
+    error = w.abs() * reference.std(0) / math.sqrt(7 * 60)
     assert bool(((found.effects["resample"] - found.effects["mean"]).abs() < 4 * error).all())
 
 
