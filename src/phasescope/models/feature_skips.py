@@ -49,6 +49,7 @@ def skip_bias_phase(
         ValueError: A share is not in (0, 1), or the rule is another word.
 
     Example:
+        >>> import torch
         >>> params = {"W_in": torch.ones(1, 1, 1), "b_in": torch.tensor([[-9.0]])}
         >>> x = torch.tensor([[[1.0], [2.0], [4.0]]])
         >>> skip_bias_phase(params, x, "max", share=0.5)["b_in"]
