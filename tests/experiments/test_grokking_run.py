@@ -10,7 +10,13 @@ import torch
 import phasescope as ps
 from phasescope.cli import main
 from phasescope.experiments import grokking
-from phasescope.experiments.grokking.training import network_at, network_of, task_of, train
+from phasescope.experiments.grokking.training import (
+    measured_rows,
+    network_at,
+    network_of,
+    task_of,
+    train,
+)
 from phasescope.training import cross_entropy_float64
 
 SMOKE = grokking.SMOKE
@@ -90,7 +96,7 @@ def test_an_interrupted_run_goes_on_to_the_same_bits(
         {"operation": "multiply", "optimizer": "sgd", "learning_rate": 0.1, "weight_decay": 0.0},
         {"operation": "divide", "n_layers": 2, "init": "pizza", "attention_rate": 0.5},
         {"reject_rises": True, "decay_on_rise": 1.0001, "loss_dtype": "float32"},
-        {"operation": "multiply", "p": 12, "units_only": True, "record_gradients": True},
+        {"operation": "multiply", "p": 12, "units_only": True, "spectra_every": 2},
     ],
 )
 def test_every_variant_trains(tmp_path: Path, changes: dict[str, Any]):
@@ -98,7 +104,15 @@ def test_every_variant_trains(tmp_path: Path, changes: dict[str, Any]):
     result = grokking.run(config, tmp_path)
     assert result.detail is not None
     assert bool(result.detail.curves.test_loss.isfinite().all())
-    assert ("gradients" in ps.open_run(tmp_path).series_names) == config.record_gradients
+    recorded = ps.open_run(tmp_path)
+    assert ("gradients" in recorded.series_names) == (config.spectra_every > 0)
+    kept = recorded["weights"].steps[measured_rows(config, recorded)].tolist()
+    assert result.numbers["measures"]["steps"] == kept
+    if config.spectra_every:
+        every = list(range(0, config.n_steps, config.spectra_every))
+        assert recorded["gradients"].steps.tolist() == every
+        assert set(every) <= set(recorded["weights"].steps.tolist())
+        assert len(kept) < len(recorded["weights"])
 
 
 def test_seeds_of_split_and_weights_are_apart():

@@ -48,7 +48,7 @@ class Config:
     n_steps: int = 6000  # updates, each on all training pairs
     n_log_spaced: int = 60  # weights kept at so many log-spaced steps
     weights_every: int = 100  # and at every so many steps
-    record_gradients: bool = False  # keep every gradient: 4 bytes per weight and step
+    spectra_every: int = 0  # keep weights and gradients at every so many steps for their spectra
     seed: int = 0  # of the initial weights
 
 
@@ -124,4 +124,5 @@ def disk_bytes(config: Config) -> int:
     d, m = config.d_model, config.d_mlp
     n_weights = 2 * (config.p + 2) * d + config.n_layers * (4 * d * d + 2 * d * m + d + m)
     kept = config.n_log_spaced + config.n_steps // config.weights_every + 10  # 10 checkpoints
-    return 4 * n_weights * (3 * kept + config.record_gradients * config.n_steps)
+    n_spectra = config.n_steps // config.spectra_every + 1 if config.spectra_every else 0
+    return 4 * n_weights * (3 * kept + 2 * n_spectra)

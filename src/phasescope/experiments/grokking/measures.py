@@ -13,7 +13,7 @@ from torch import Tensor
 import phasescope as ps
 from phasescope.analysis.grokking import ProgressMeasures, measure, observe
 from phasescope.experiments.grokking.config import Config
-from phasescope.experiments.grokking.training import network_at, task_of
+from phasescope.experiments.grokking.training import measured_rows, network_at, task_of
 from phasescope.training import TrainingCurves
 
 # A float32 loss is exactly zero below about 1e-8; its logarithm is drawn here.
@@ -50,13 +50,14 @@ def measured(
         progress: Called with the share that is done.
     """
     task, split = task_of(config)
-    steps = run["weights"].steps.tolist()
+    kept = measured_rows(config, run)
+    steps = run["weights"].steps[kept].tolist()
     final = measure(observe(network_at(config, run, -1)), task, split)
     keys = final.restricted_keys
     rows = []
-    for row in range(len(steps)):
+    for row in kept:
         rows.append(measure(observe(network_at(config, run, row)), task, split, keys=keys))
-        progress((row + 1) / len(steps))
+        progress(len(rows) / len(kept))
     series = {name: [_value(row, name) for row in rows] for name in SERIES}
     other = next((name for name in task.coordinates if name != task.basis), None)
     return {

@@ -47,6 +47,18 @@ def network_of(config: Config) -> PairTransformer:
     )
 
 
+def measured_schedule(config: Config) -> ps.Schedule:
+    """The steps at which the network is measured; `spectra_every` keeps weights at more."""
+    return ps.log_spaced(config.n_log_spaced) | ps.every(config.weights_every)
+
+
+def measured_rows(config: Config, run: ps.Run) -> list[int]:
+    """Rows of a run's weights at which the network is measured, the last one included."""
+    steps = run["weights"].steps.tolist()
+    wanted = set(measured_schedule(config).steps(config.n_steps)) | {steps[-1]}
+    return [row for row, step in enumerate(steps) if step in wanted]
+
+
 def network_at(config: Config, run: ps.Run, row: int) -> PairTransformer:
     """The network with the weights of one row of a run's weights.
 
@@ -94,12 +106,10 @@ def train(
     rate = LearningRate(
         optimizer, warmup_steps=config.warmup_steps, decay_on_rise=config.decay_on_rise
     )
-    save = {
-        "weights": ps.log_spaced(config.n_log_spaced) | ps.every(config.weights_every),
-        "norms": ps.every(1),
-    }
-    if config.record_gradients:
-        save["gradients"] = ps.every(1)
+    save = {"weights": measured_schedule(config), "norms": ps.every(1)}
+    if config.spectra_every:
+        save["weights"] |= ps.every(config.spectra_every)
+        save["gradients"] = ps.every(config.spectra_every)
     with ps.Recorder(
         directory,
         model,
