@@ -19,6 +19,7 @@ from phasescope.analysis.edges import (
     noise_edges,
     noise_scale,
 )
+from phasescope.analysis.events import EventDistance, event_distance, profile_edges
 from phasescope.analysis.flips import FlipRankTest, flip_rank_test
 from phasescope.analysis.frozen import FrozenComparison, compare_with_frozen, effective_dimension
 from phasescope.analysis.gram import Gram, gram
@@ -51,6 +52,7 @@ from phasescope.analysis.profiles import (
     time_profiles,
 )
 from phasescope.analysis.projection import Projection, project
+from phasescope.analysis.rank_correlation import RankCorrelation, rank_correlation
 from phasescope.analysis.ranks import (
     RankSummary,
     count_above,
@@ -125,6 +127,7 @@ __all__ = [
     "Component",
     "CountSketch",
     "Drift",
+    "EventDistance",
     "FeatureStates",
     "FittedGrowth",
     "FlipRankTest",
@@ -141,6 +144,7 @@ __all__ = [
     "Phase",
     "ProfileStatistic",
     "Projection",
+    "RankCorrelation",
     "RankOneState",
     "RankSummary",
     "Recorder",
@@ -181,6 +185,7 @@ __all__ = [
     "effective_rank",
     "energy_rank",
     "entropy_rank",
+    "event_distance",
     "every",
     "explained_share",
     "falling_share",
@@ -221,9 +226,11 @@ __all__ = [
     "path_p_values",
     "path_walk_null",
     "principal_angles",
+    "profile_edges",
     "project",
     "random_walk_time_vectors",
     "random_walk_values",
+    "rank_correlation",
     "rank_one_flow",
     "rank_one_state",
     "rank_summary",
