@@ -11,6 +11,8 @@ from phasescope.analysis.alignment import (
     relative_spread,
 )
 from phasescope.analysis.bumps import Bumps, contested, find_bumps, other_targets
+from phasescope.analysis.direction_changes import direction_changes
+from phasescope.analysis.displacement import MeanSquaredDisplacement, mean_squared_displacement
 from phasescope.analysis.edges import (
     NoiseEdges,
     edge_p_values,
@@ -22,6 +24,7 @@ from phasescope.analysis.edges import (
 from phasescope.analysis.events import EventDistance, event_distance, profile_edges
 from phasescope.analysis.flips import FlipRankTest, flip_rank_test
 from phasescope.analysis.frozen import FrozenComparison, compare_with_frozen, effective_dimension
+from phasescope.analysis.gradient_statistics import GradientStatistics, gradient_statistics
 from phasescope.analysis.gram import Gram, gram
 from phasescope.analysis.growth import (
     RankOneState,
@@ -33,6 +36,13 @@ from phasescope.analysis.growth import (
     saxe_mode,
 )
 from phasescope.analysis.growth_fit import FittedGrowth, GrowthComparison, compare_growth
+from phasescope.analysis.half_batches import HalfBatchNoise, half_batch_noise
+from phasescope.analysis.head_changes import (
+    HeadChanges,
+    head_changes,
+    product_distance,
+    product_norm,
+)
 from phasescope.analysis.intervals import Interval, interval
 from phasescope.analysis.located import LocatedComponents, located_components
 from phasescope.analysis.mass import direction_mass
@@ -67,6 +77,7 @@ from phasescope.analysis.ranks import (
 from phasescope.analysis.rates import SCurves, first_crossing, s_curves
 from phasescope.analysis.residuals import heldout_residuals, mean_alignment, subspace_overlap
 from phasescope.analysis.sampling import StepSample, sample_steps, sampled_gram
+from phasescope.analysis.smoothing import ema
 from phasescope.analysis.spectrum import (
     NormNull,
     Spectrum,
@@ -99,6 +110,7 @@ from phasescope.analysis.surrogates import flipped_grams
 from phasescope.analysis.tracy_widom import tracy_widom_cdf, tracy_widom_quantile
 from phasescope.analysis.turning import TurningPoints, turning_points
 from phasescope.analysis.turns import TurningTest, curvature, turning_angles, turning_test
+from phasescope.analysis.updates import UpdateStatistics, update_statistics
 from phasescope.analysis.variances import parameter_variances
 from phasescope.analysis.walks import (
     WalkNull,
@@ -122,6 +134,20 @@ if TYPE_CHECKING:
     from phasescope import figures, report
 
 __all__ = [
+    "ema",
+    "direction_changes",
+    "product_norm",
+    "product_distance",
+    "head_changes",
+    "HeadChanges",
+    "mean_squared_displacement",
+    "MeanSquaredDisplacement",
+    "half_batch_noise",
+    "HalfBatchNoise",
+    "gradient_statistics",
+    "GradientStatistics",
+    "update_statistics",
+    "UpdateStatistics",
     "AdamScales",
     "Bumps",
     "Component",

@@ -1,6 +1,7 @@
 """Named parts of a model's parameters: tensors, layers, heads, neurons, subspaces."""
 
 from phasescope.components.description import Cut, Heads, Layer, Neurons, Structure
+from phasescope.components.factors import HeadFactors, head_factors
 from phasescope.components.layers import structure
 from phasescope.components.norms import ComponentNorms
 from phasescope.components.selectors import Components, components
@@ -12,6 +13,7 @@ __all__ = [
     "ComponentNorms",
     "Components",
     "Cut",
+    "HeadFactors",
     "Heads",
     "Layer",
     "Neurons",
@@ -19,6 +21,7 @@ __all__ = [
     "Subspace",
     "component_lines",
     "components",
+    "head_factors",
     "structure",
     "verify",
 ]
