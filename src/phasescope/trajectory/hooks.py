@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -115,7 +115,7 @@ class Hooks:
 
 def _opaque(hook: Callable[..., None]) -> Any:
     """The hook, hidden from torch.compile(optimizer.step), which would trace into it."""
-    hidden: Callable[..., Any] = torch.compiler.disable(hook)
+    hidden = cast("Callable[..., None]", torch.compiler.disable(hook))
 
     def opaque(optimizer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         # A constant where the compiler traces. Calling what is hidden from it always costs more.
