@@ -143,6 +143,10 @@ def _a8(settings: Settings) -> Claim:
         per_seed = zip(*([norm_ratio(r) for r in runs] for runs in run.values()), strict=False)
         means = OverSeeds([sum(row) / len(row) for row in per_seed])
     low = [name for name, ratio in norm.items() if ratio.high <= SMALL]
+
+    def shown(measured: dict[str, OverSeeds]) -> dict[str, OverSeeds]:
+        return {name: measured[name] for name in run} or measured
+
     made = [name for name, ratio in frozen.items() if ratio.high < 1]
     return Claim(
         id="A8",
@@ -161,10 +165,10 @@ def _a8(settings: Settings) -> Claim:
         f"planted e_n/n: {norm.get(_PLANTED, 'not run')}",
         n_seeds=n_seeds,
         verdict="answered" if n_seeds >= MIN_SEEDS else undecided(n_seeds),
-        sentence=f"Count over that of the norms: {_listed(norm)}; at most 1/2 in "
-        f"{len(low)} of {len(norm)}. Centred, over that of norm-matched gradients at frozen "
-        f"weights: {_listed(frozen)}; below 1 in {len(made)} of {len(frozen)}. Components above "
-        f"random signs over those at frozen weights: {_listed(flips)}.",
+        sentence=f"Count over that of the norms: {_listed(shown(norm))}; at most 1/2 in "
+        f"{len(low)} of {len(norm)} settings. Centred, it is below that of norm-matched gradients "
+        f"at frozen weights in {len(made)} of {len(frozen)}. Components above random signs over "
+        f"those at frozen weights: {_listed(shown(flips))}.",
     )
 
 
@@ -198,9 +202,9 @@ def _a16(settings: Settings) -> Claim:
         n_seeds=n_seeds,
         verdict="answered" if n_seeds >= MIN_SEEDS else undecided(n_seeds),
         sentence=f"Counts above 10% of the same steps, centred ({name}): {counts}, where random "
-        f"walks of the same updates have {walk}. Overlaps: "
-        + " | ".join(f"{pair}: {_listed(values)}" for pair, values in overlap.items())
-        + ".",
+        f"walks of the same updates have {walk}. Overlaps there: "
+        + "; ".join(f"{pair} {values[name]}" for pair, values in overlap.items())
+        + f". Gradients and weights elsewhere: {_listed(overlap[_CENTRED])}.",
     )
 
 

@@ -102,6 +102,7 @@ def _processes(settings: Settings) -> Figure:
         groups,
         x_title="count above 10%, over that of the null",
         line=1.0,
+        log=True,
         title="One statistic of many optimisation processes",
         seen=(
             "A row is a process. Left of the line the training has fewer large singular values "
