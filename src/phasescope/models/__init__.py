@@ -27,6 +27,7 @@ from phasescope.models.mlp import MLP, seeded
 from phasescope.models.pair_ensemble import PairEnsemble
 from phasescope.models.pair_transformer import PairActivations, PairTransformer
 from phasescope.models.quadratic import QuadraticMLP, analytic_quadratic_mlp
+from phasescope.models.tied_autoencoder import TiedLoss, initial_tied_autoencoder, tied_outputs
 
 __all__ = [
     "ACTIVATIONS",
@@ -38,6 +39,7 @@ __all__ = [
     "PairEnsemble",
     "PairTransformer",
     "QuadraticMLP",
+    "TiedLoss",
     "activation_function",
     "analytic_pair_transformer",
     "analytic_quadratic_mlp",
@@ -47,6 +49,7 @@ __all__ = [
     "gelu_new",
     "initial_factors",
     "initial_feature_model",
+    "initial_tied_autoencoder",
     "load_grokking_checkpoint",
     "pair_transformer_from_state",
     "save_pair_transformer",
@@ -54,4 +57,5 @@ __all__ = [
     "single_feature_activations",
     "skip_bias_phase",
     "solu",
+    "tied_outputs",
 ]
