@@ -11,10 +11,11 @@ import phasescope as ps
 from figures.captions import check_house_rules
 from phasescope.datasets import low_rank_targets
 from phasescope.experiments import s_curves as experiment
+from phasescope.experiments.rules import share
 from phasescope.experiments.runner import finish, run_all
 from phasescope.experiments.s_curves import contests, plateaus, softmax
 from phasescope.experiments.s_curves.config import GD, GRID, MATCHED, SMALL, Config, per_seed
-from phasescope.experiments.s_curves.evidence import Evidence, share
+from phasescope.experiments.s_curves.evidence import Evidence
 from phasescope.models import Factorization, initial_factors
 from phasescope.report import load_results
 from phasescope.training import EnsembleSGD, train_ensemble

@@ -8,4 +8,5 @@ EXPERIMENTS = (
     "low_rank_replay",
     "s_curves",
     "spectrum_controls",
+    "superposition",
 )

@@ -10,6 +10,7 @@ from phasescope.figures.alternatives import (
 from phasescope.figures.bundles import Bundle, curves_beside_nulls
 from phasescope.figures.counts import SettingCounts, counts_against_dropped_steps, counts_by_setting
 from phasescope.figures.curves import metrics_over_time, norms_over_time, training_curves
+from phasescope.figures.dimensionality import dimensionality_levels
 from phasescope.figures.grokking import (
     NetworkFrame,
     Stretch,
@@ -26,6 +27,7 @@ from phasescope.figures.growth import (
 )
 from phasescope.figures.levels import LevelPanel, statistic_by_level
 from phasescope.figures.located import component_overlaps
+from phasescope.figures.matrices import MatrixFrame, matrices_on_slider
 from phasescope.figures.paths import explained_variance, principal_plane, principal_scores
 from phasescope.figures.profiles import time_profiles
 from phasescope.figures.residuals import ResidualCurve, residual_curve
@@ -39,6 +41,7 @@ __all__ = [
     "DirectionCurve",
     "DirectionPanel",
     "LevelPanel",
+    "MatrixFrame",
     "NetworkFrame",
     "ResidualCurve",
     "Stretch",
@@ -53,9 +56,11 @@ __all__ = [
     "counts_by_setting",
     "curves_beside_nulls",
     "curves_by_directions",
+    "dimensionality_levels",
     "explained_variance",
     "grokking_curves",
     "losses_over_steps",
+    "matrices_on_slider",
     "measures_over_training",
     "network_over_training",
     "metrics_over_time",

@@ -9,6 +9,7 @@ import plotly.graph_objects as go
 from jaxtyping import Float, Int
 from plotly.subplots import make_subplots
 
+from phasescope.figures.matrices import MatrixFrame, matrices_on_slider
 from phasescope.figures.theme import DATA, INK, MUTED, NULL, log_axis, plain, styled
 
 _EMPTY = np.empty(0)
@@ -155,49 +156,22 @@ def alignment_over_training(
         >>> len(figure.data), figure.layout.sliders[0].steps[1].label
         (2, '5')
     """
-    n, n_columns, n_targets = alignments.shape
+    n = len(alignments)
     if n != len(steps) or n == 0:
         raise ValueError(
             f"one alignment matrix per step is needed, at least one, but there are {n} matrices "
             f"and {len(steps)} steps."
         )
-    figure = go.Figure(
+    return matrices_on_slider(
         [
-            go.Heatmap(
-                z=matrix.astype(np.float32),
-                x=np.arange(1, n_targets + 1),
-                y=np.arange(1, n_columns + 1),
-                zmin=0,
-                zmax=1,
-                colorscale="Viridis",
-                colorbar={"title": {"text": "|cos|"}, "thickness": 14},
-                name=f"step {step}",
-                hovertemplate="column %{y}, target %{x}: %{z:.2f}",
-                visible=i == n - 1,
-            )
-            for i, (step, matrix) in enumerate(zip(steps, alignments, strict=True))
-        ]
-    )
-    slider = {
-        "active": n - 1,
-        "currentvalue": {"prefix": "step ", "font": {"size": 13}},
-        "pad": {"t": 44, "b": 6},
-        "steps": [
-            {
-                "label": str(int(step)),
-                "method": "restyle",
-                "args": [{"visible": [j == i for j in range(n)]}],
-            }
-            for i, step in enumerate(steps)
+            MatrixFrame(str(int(step)), matrix)
+            for step, matrix in zip(steps, alignments, strict=True)
         ],
-    }
-    figure.update_layout(sliders=[slider])
-    ticks: dict[str, Any] = {"dtick": 1} if max(n_columns, n_targets) <= 12 else {}
-    figure.update_xaxes(title_text="column of A (target)", showgrid=False, **ticks)
-    whole: dict[str, Any] = {"range": [0.5, n_columns + 0.5]}
-    figure.update_yaxes(title_text="column of X (learned)", showgrid=False, **ticks, **whole)
-    return styled(
-        figure,
+        slider="step",
+        x_title="column of A (target)",
+        y_title="column of X (learned)",
+        value="|cos|",
+        span=(0.0, 1.0),
         title="Which column turns to which target",
         seen=(
             f"Absolute cosine between every learned column (rows) and every true one (columns) of "
@@ -208,7 +182,6 @@ def alignment_over_training(
             "The product can match the target while no column matches one: columns may be any "
             "mixture of the true ones, since X G and Y G⁻ᵀ have the same product. One seed."
         ),
-        height=560,
     )
 
 

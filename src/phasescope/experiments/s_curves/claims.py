@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from phasescope.experiments.rules import not_tested
 from phasescope.experiments.s_curves import contests, plateaus, softmax
 from phasescope.experiments.s_curves.config import Results
-from phasescope.experiments.s_curves.evidence import Evidence, not_tested
+from phasescope.experiments.s_curves.evidence import Evidence
 from phasescope.report import Claim
 
 
@@ -22,6 +23,7 @@ def claims(results: Sequence[Results]) -> list[Claim]:
     found.append(
         not_tested(
             softmax.SUBCIRCUIT,
+            evidence.source,
             "The comparison is tested on planted series; it waits for the grokking runs.",
         )
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from phasescope.experiments.evidence import OverSeeds
+from phasescope.experiments.rules import Finding, Rule, share, verdict_of
 from phasescope.experiments.s_curves.config import (
     ADAM,
     ADAMW,
@@ -14,14 +15,7 @@ from phasescope.experiments.s_curves.config import (
     SMALL,
     UNBALANCED,
 )
-from phasescope.experiments.s_curves.evidence import (
-    Evidence,
-    Finding,
-    Rule,
-    log_ratio,
-    share,
-    verdict_of,
-)
+from phasescope.experiments.s_curves.evidence import Evidence, log_ratio
 
 
 def _e1(e: Evidence) -> Finding:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from phasescope.experiments.evidence import OverSeeds
+from phasescope.experiments.rules import Finding, Rule, Share, share, verdict_of
 from phasescope.experiments.s_curves.config import (
     ADAM,
     CROSS_ENTROPY,
@@ -13,14 +14,7 @@ from phasescope.experiments.s_curves.config import (
     WARM_CROSS_ENTROPY,
     Config,
 )
-from phasescope.experiments.s_curves.evidence import (
-    Evidence,
-    Finding,
-    Rule,
-    Share,
-    share,
-    verdict_of,
-)
+from phasescope.experiments.s_curves.evidence import Evidence
 
 NOT_ZERO = 1e-3  # of the first loss
 
