@@ -31,7 +31,7 @@ def results(directory):
 def test_every_seed_and_density_has_its_numbers(results, directory):
     for result in results:
         config = result.config
-        assert len(per_seed([result], "line 1/2")) == config.n_seeds
+        assert len(per_seed([result], "densities_at_half")) == config.n_seeds
         for name in ("d_star", "represented", "loss"):
             values = np.array(result.numbers["by_density"][name])
             assert values.shape == (config.n_seeds, config.n_densities)
@@ -66,9 +66,9 @@ def test_planted_polytopes_are_lines_at_their_level_and_random_directions_are_no
     config = Config(n_features=12, d=9, n_densities=2, n_seeds=1)
     W = torch.block_diag(tetrahedron(), tetrahedron(), tetrahedron()).expand(1, 2, 12, 9)
     numbers = measure(config, W, torch.ones(1, 2))
-    lines = {level: numbers["per_seed"][f"line {level}"] for level in LEVELS}
+    lines = {level: numbers["per_group"][f"line {level}"] for level in LEVELS}
     assert lines == {level: [float(level == "3/4")] for level in LEVELS}
-    assert not any(numbers["per_seed"][f"control {level}"][0] for level in LEVELS)
+    assert not any(numbers["per_group"][f"control {level}"][0] for level in LEVELS)
     bins = np.array(numbers["histogram"]).sum(0)
     assert bins.sum() == 24
     assert bins[150] == 24  # .75 lies in the middle of its bin, not on an edge
@@ -84,10 +84,16 @@ def test_a_smooth_distribution_has_no_line():
 
 
 def planted(lines, n_seeds=100, halves=5.0):
-    values = {f"line {level}": [float(level in lines)] * n_seeds for level in LEVELS}
-    values |= {f"control {level}": [0.0] * n_seeds for level in LEVELS}
-    values["densities_at_half"] = [halves] * n_seeds
-    return experiment.Results(replace(experiment.DEFAULT, n_seeds=n_seeds), {"per_seed": values})
+    n_groups = n_seeds // experiment.DEFAULT.group_size
+    groups = {f"line {level}": [float(level in lines)] * n_groups for level in LEVELS}
+    groups |= {f"control {level}": [0.0] * n_groups for level in LEVELS}
+    numbers = {"per_seed": {"densities_at_half": [halves] * n_seeds}, "per_group": groups}
+    return experiment.Results(replace(experiment.DEFAULT, n_seeds=n_seeds), numbers)
+
+
+def test_five_seeds_of_the_deciding_setting_have_as_many_features_as_the_published_run():
+    assert experiment.DEFAULT.group_size == 5
+    assert experiment.PRESETS["paper"][0].group_size == 1
 
 
 @pytest.mark.parametrize(

@@ -43,4 +43,4 @@ def test_levels_are_drawn_with_the_counts_of_model_and_control():
     assert [a.text for a in figure.layout.annotations] == ["1/2"]
     np.testing.assert_allclose(np.square(figure.data[0].z).sum(0), 1)
     with pytest.raises(ValueError, match="counts by density and bin"):
-        dimensionality_levels(densities, edges, counts[:, :2], counts, {})
+        dimensionality_levels(densities, edges, counts[:, :2], counts[:, :2], {})

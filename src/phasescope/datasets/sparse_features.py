@@ -13,6 +13,7 @@ from torch import Tensor
 
 Frequencies = Literal["uniform", "power_law"]
 POWER = 1.1
+DENSE = 0.25  # probability above which drawing every entry is cheaper
 
 
 def feature_frequencies(
@@ -96,7 +97,8 @@ class SparseFeatures:
     Only the active entries are drawn: arrivals of a Poisson process whose intensity over an entry
     is $-\ln(1 - p)$ meet it with probability p, independently of all others. At the usual
     sparsities this costs a fraction of drawing a number for every entry, and is the same
-    distribution exactly. Entries of features that are always active are all drawn.
+    distribution exactly. Of features that are active more often than every fourth time all entries
+    are drawn: one uniform number u for each, which is active if u < p and then has the value u / p.
 
     All models draw from one generator: the batches of a model depend on how many there are, but no
     model sees another's batch.
@@ -139,9 +141,10 @@ class SparseFeatures:
         self.device = torch.device(device)
         self._generator = torch.Generator().manual_seed(seed)
         p = self.frequencies
-        self._always = p == 1
-        self._always_places = self._always.nonzero(as_tuple=True)
-        sparse = torch.where(self._always, 0.0, p)
+        dense = p > DENSE
+        self._dense_places = dense.nonzero(as_tuple=True)
+        self._dense_p = p[dense].float().unsqueeze(1)
+        sparse = torch.where(dense, 0.0, p)
         intensity = -torch.log1p(-sparse)
         self._intensity = intensity.sum(1)
         rows, self._table = intensity.unique(dim=0, return_inverse=True)
@@ -164,10 +167,11 @@ class SparseFeatures:
         self._written = rows * n_features + self._choose(models, u[0] * n_features)
         drawn = torch.rand(len(models), generator=self._generator)
         values[self._written.numpy()] = drawn.numpy()
-        if len(self._always_places[0]):
-            model, feature = self._always_places
-            dense = torch.rand(len(model), self.batch_size, generator=self._generator)
-            self._values[model, :, feature] = dense
+        if len(self._dense_p):
+            u = torch.rand(len(self._dense_p), self.batch_size, generator=self._generator)
+            u /= self._dense_p
+            model, feature = self._dense_places
+            self._values[model, :, feature] = torch.where(u < 1, u, 0.0)
         return self._values.to(self.device)
 
     def _choose(self, models: Tensor, u: Tensor) -> Tensor:

@@ -11,6 +11,12 @@ from phasescope.figures.bundles import Bundle, curves_beside_nulls
 from phasescope.figures.counts import SettingCounts, counts_against_dropped_steps, counts_by_setting
 from phasescope.figures.curves import metrics_over_time, norms_over_time, training_curves
 from phasescope.figures.dimensionality import dimensionality_levels
+from phasescope.figures.feature_neurons import (
+    MeanCurve,
+    activations_over_training,
+    bias_against_selectivity,
+    means_against,
+)
 from phasescope.figures.grokking import (
     NetworkFrame,
     Stretch,
@@ -42,6 +48,7 @@ __all__ = [
     "DirectionPanel",
     "LevelPanel",
     "MatrixFrame",
+    "MeanCurve",
     "NetworkFrame",
     "ResidualCurve",
     "Stretch",
@@ -49,7 +56,9 @@ __all__ = [
     "SettingCounts",
     "SettingValues",
     "ablation_curves",
+    "activations_over_training",
     "alignment_over_training",
+    "bias_against_selectivity",
     "component_overlaps",
     "component_profiles",
     "counts_against_dropped_steps",
@@ -61,6 +70,7 @@ __all__ = [
     "grokking_curves",
     "losses_over_steps",
     "matrices_on_slider",
+    "means_against",
     "measures_over_training",
     "network_over_training",
     "metrics_over_time",

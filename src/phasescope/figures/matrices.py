@@ -39,7 +39,8 @@ def matrices_on_slider(
     misleads: str,
     span: tuple[float, float] | None = None,
     diverging: bool = False,
-    first_number: int = 1,
+    x_names: Sequence[str] | None = None,
+    y_names: Sequence[str] | None = None,
     height: int = 560,
 ) -> go.Figure:
     """Heat maps with a slider through them; it opens at the last one.
@@ -58,7 +59,8 @@ def matrices_on_slider(
         misleads: Caption: when it misleads.
         span: Ends of the colour scale; from the smallest to the largest value by default.
         diverging: Whether zero is a centre, with a colour for each sign.
-        first_number: Number of the first row and column.
+        x_names: Names of the columns; numbers from 1 by default.
+        y_names: Names of the rows; the same.
         height: Pixels.
 
     Returns:
@@ -89,8 +91,8 @@ def matrices_on_slider(
         [
             go.Heatmap(
                 z=frame.matrix.astype(np.float32),
-                x=np.arange(frame.matrix.shape[1]) + first_number,
-                y=np.arange(frame.matrix.shape[0]) + first_number,
+                x=np.arange(1, frame.matrix.shape[1] + 1),
+                y=np.arange(1, frame.matrix.shape[0] + 1),
                 zmin=low,
                 zmax=high,
                 colorscale="RdBu_r" if diverging else "Viridis",
@@ -115,10 +117,16 @@ def matrices_on_slider(
         position = {"active": n - 1, "currentvalue": current, "pad": {"t": 44, "b": 6}}
         figure.update_layout(sliders=[{**position, "steps": steps}])
     rows, columns = frames[-1].matrix.shape
-    ticks: dict[str, Any] = {"dtick": 1} if max(rows, columns) <= 12 else {}
-    whole: dict[str, Any] = {"range": [first_number - 0.5, first_number + rows - 0.5]}
-    figure.update_xaxes(title_text=x_title, showgrid=False, **ticks)
-    figure.update_yaxes(title_text=y_title, showgrid=False, **ticks, **whole)
+    figure.update_xaxes(title_text=x_title, showgrid=False, **_ticks(columns, x_names))
+    figure.update_yaxes(title_text=y_title, showgrid=False, **_ticks(rows, y_names))
+    figure.update_yaxes(range=[0.5, rows + 0.5])
     return styled(
         figure, title=title, seen=seen, computed=computed, misleads=misleads, height=height
     )
+
+
+def _ticks(n: int, names: Sequence[str] | None) -> dict[str, Any]:
+    """Every row or column where there are few, or their names."""
+    if names is not None:
+        return {"tickvals": list(range(1, n + 1)), "ticktext": [plain(name) for name in names]}
+    return {"dtick": 1} if n <= 12 else {}

@@ -11,6 +11,7 @@ import numpy as np
 SOURCE = "Elhage et al. (2022), Toy Models of Superposition, 'The Geometry of Superposition'"
 RUNTIME = "one core: 5 minutes for 100 seeds of the deciding setting; published size: see the page"
 CLAIM_IDS = ("D8",)
+FEATURES_OF_A_GROUP = 4000  # on which lines are looked for: 20 densities of 200 features
 LEVELS = {"1": 1.0, "3/4": 3 / 4, "2/3": 2 / 3, "1/2": 1 / 2, "2/5": 2 / 5, "3/8": 3 / 8}
 SHAPES = {
     "1": "a dimension of its own",
@@ -26,13 +27,13 @@ SHAPES = {
 class Config:
     """One setting: all its seeds at all its densities are one batch of models."""
 
-    n_features: int = 80
-    d: int = 8  # dimensions that the features share
+    n_features: int = 40
+    d: int = 4  # dimensions that the features share
     n_densities: int = 20  # probabilities of a feature, from 1 downwards in equal ratios
     lowest_density: float = 0.05
     importance_decay: float = 1.0  # importance of feature i is its i-th power
     batch_size: int = 128
-    n_steps: int = 3000
+    n_steps: int = 2500
     learning_rate: float = 0.003
     anneal: bool = True  # the learning rate falls to zero as a cosine, else it is constant
     weight_decay: float = 0.01  # of AdamW
@@ -40,6 +41,11 @@ class Config:
     device: str = "cpu"
     n_seeds: int = 100
     seed: int = 0  # number of the batch: it has the seeds seed·n_seeds … (seed + 1)·n_seeds − 1
+
+    @property
+    def group_size(self) -> int:
+        """Seeds of a group, which have as many features as the published run, 4,000."""
+        return max(1, FEATURES_OF_A_GROUP // (self.n_densities * self.n_features))
 
     @property
     def densities(self) -> np.ndarray:
@@ -56,7 +62,13 @@ DEFAULT = Config()
 SMOKE = Config(n_features=12, d=3, n_densities=3, batch_size=32, n_steps=200, n_seeds=2)
 # The sweep of importances: few features, so that each is a curve.
 IMPORTANCE = Config(
-    n_features=20, d=5, n_densities=12, lowest_density=0.01, importance_decay=0.9, at_once=60
+    n_features=20,
+    d=5,
+    n_densities=12,
+    lowest_density=0.01,
+    importance_decay=0.9,
+    at_once=60,
+    n_seeds=20,
 )
 PUBLISHED = Config(
     n_features=200,
@@ -108,6 +120,11 @@ def per_seed(results: Sequence[Results], name: str) -> np.ndarray:
     return np.array([np.nan if v is None else v for v in values], dtype=float)
 
 
+def per_group(results: Sequence[Results], name: str) -> np.ndarray:
+    """A statistic of every group of seeds of a setting's batches."""
+    return np.array([v for result in results for v in result.numbers["per_group"][name]])
+
+
 def group_by_setting(results: Sequence[Results]) -> dict[str, list[Results]]:
     """The batches of every setting, settings in the order in which they come."""
     groups: dict[str, list[Results]] = {}
@@ -124,6 +141,6 @@ def for_storage(results: Sequence[Results]) -> list[dict[str, Any]]:
 def summary(result: Results) -> dict[str, float]:
     """The numbers of a batch that a sweep shows: means over its seeds."""
     return {
-        "lines": float(sum(per_seed([result], f"line {level}").mean() for level in LEVELS)),
+        "lines": float(sum(per_group([result], f"line {level}").mean() for level in LEVELS)),
         "densities with D* at 1/2": float(per_seed([result], "densities_at_half").mean()),
     }

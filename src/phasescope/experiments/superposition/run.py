@@ -108,15 +108,16 @@ def measure(config: Config, W: Tensor, loss: Tensor) -> dict[str, Any]:
     D = ps.feature_dimensionality(W)
     control = ps.feature_dimensionality(_random_directions(W, config.seed))
     d_star = ps.dimensions_per_feature(W)
-    values: dict[str, np.ndarray] = {
-        "densities_at_half": ((d_star - 0.5).abs() <= AT_HALF).sum(1).numpy(),
-    }
-    for level, place in LEVELS.items():
-        values[f"line {level}"] = has_line(D.flatten(1), place).numpy()
-        values[f"control {level}"] = has_line(control.flatten(1), place).numpy()
+    halves = ((d_star - 0.5).abs() <= AT_HALF).sum(1)
+    lines = {}
+    for kind, values in (("line", D), ("control", control)):
+        groups = _groups(values, config.group_size)
+        for level, place in LEVELS.items():
+            lines[f"{kind} {level}"] = has_line(groups, place).double().tolist()
     norms = W.norm(dim=-1)
     return {
-        "per_seed": {name: value.astype(float).tolist() for name, value in values.items()},
+        "per_seed": {"densities_at_half": halves.double().tolist()},
+        "per_group": lines,
         "by_density": {
             "density": config.densities.tolist(),
             "d_star": d_star.tolist(),
@@ -129,11 +130,21 @@ def measure(config: Config, W: Tensor, loss: Tensor) -> dict[str, Any]:
     }
 
 
+def _groups(D: Tensor, size: int) -> Tensor:
+    """Dimensionalities of so many seeds together, one row per group; what is left over is not used.
+
+    Where there are fewer seeds than a group has, they are one.
+    """
+    size = min(size, len(D))
+    n = len(D) // size
+    return D[: n * size].reshape(n, -1)
+
+
 def has_line(D: Tensor, level: float) -> Tensor:
     """Whether so many values of a row stand at a level, and twice as many as beside it.
 
     Args:
-        D: Dimensionalities, one row per seed.
+        D: Dimensionalities, one row per group.
         level: Where the line should be.
     """
 
