@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -27,22 +28,31 @@ class OverSeeds:
 
     mean: float
     """Mean over the seeds."""
-    low: float
-    """Lower end of the interval; the mean where there is one seed."""
-    high: float
-    """Upper end of the interval; the mean where there is one seed."""
-    interval: tuple[float, float] | None
-    """Both ends, as a `Claim` takes them; None where there is one seed."""
     n_seeds: int
     """Number of seeds."""
 
     def __init__(self, values: Sequence[float]) -> None:
         self.mean = float(np.mean(values))
         self.n_seeds = len(values)
-        several = len(values) > 1
-        estimate = ps.interval(values) if several else None
-        self.low, self.high = (estimate.low, estimate.high) if estimate else (self.mean, self.mean)
-        self.interval = (self.low, self.high) if several else None
+        self._values = values
+
+    @cached_property
+    def interval(self) -> tuple[float, float] | None:
+        """Both ends, as a `Claim` takes them; None where there is one seed."""
+        if self.n_seeds < 2:
+            return None
+        found = ps.interval(self._values)
+        return found.low, found.high
+
+    @property
+    def low(self) -> float:
+        """Lower end of the interval; the mean where there is one seed."""
+        return self.interval[0] if self.interval else self.mean
+
+    @property
+    def high(self) -> float:
+        """Upper end of the interval; the mean where there is one seed."""
+        return self.interval[1] if self.interval else self.mean
 
     @classmethod
     def of(cls, runs: Sequence[Any], statistic: Callable[[Any], float]) -> OverSeeds:

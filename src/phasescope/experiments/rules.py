@@ -97,14 +97,19 @@ class Rule:
             self.statement,
             evidence.source,
             self.rule,
-            found.value,
-            found.interval,
+            _finite(found.value),
+            None if _finite(found.value) is None else found.interval,
             found.unit,
             found.null,
             found.n_seeds,
             verdict,
             found.sentence,
         )
+
+
+def _finite(value: float) -> float | None:
+    """None for what no seed has."""
+    return value if np.isfinite(value) else None
 
 
 def not_tested(rule: Rule, source: str, sentence: str) -> Claim:
