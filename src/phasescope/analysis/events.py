@@ -15,7 +15,7 @@ from torch import Tensor
 from phasescope.analysis.spectrum import Spectrum, check_resolved, check_time_vectors
 
 
-def profile_edges(spectrum: Spectrum, k: int, *, share: float = 0.1) -> Float64[Tensor, "k 2"]:
+def profile_edges(spectrum: Spectrum, k: int, *, share: float = 0.05) -> Float64[Tensor, "k 2"]:
     r"""When each component begins and ends: steps between which it has most of its energy.
 
     The energy of a component at a step is its squared time vector. It begins where `share` of the
@@ -40,7 +40,7 @@ def profile_edges(spectrum: Spectrum, k: int, *, share: float = 0.1) -> Float64[
         >>> A = torch.zeros(30, 2)
         >>> A[:20, 0], A[20:, 1] = 1.0, 1.0  # a component until step 19, another one from 20 on
         >>> profile_edges(spectrum(gram(A)), 2).tolist()
-        [[1.0, 17.0], [20.0, 28.0]]
+        [[0.0, 18.0], [20.0, 29.0]]
     """
     check_time_vectors(spectrum)
     check_resolved(spectrum, k)

@@ -16,6 +16,7 @@ from typing import Any
 
 from phasescope.experiments.evidence import OverSeeds, undecided, with_enough_seeds
 from phasescope.experiments.grokking.config import SMOKE, Config, Results
+from phasescope.experiments.grokking.spectra_claims import spectra_claims
 from phasescope.report import Claim, Verdict
 
 POST = "the post on operations and activations"
@@ -48,6 +49,7 @@ def claims(results: Sequence[Results]) -> list[Claim]:
         _spikes_by_rate(results),
         _drift(results),
         _falling(results),
+        *spectra_claims(results),
     ]
 
 

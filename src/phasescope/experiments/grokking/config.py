@@ -14,7 +14,8 @@ from phasescope.training import TrainingCurves
 
 SOURCE = "Nanda et al. (2023), and the post on operations and activations that varied it"
 RUNTIME = "two cores: the default in about a minute, a published run (p = 113) in half an hour"
-CLAIM_IDS = ("C1", "C2", "C4", "C8", "C9", "C10", "C11", "C16", "C17", "C20")
+SPECTRA_IDS = ("A9", "A10", "A11", "A12", "A13", "A14", "A15", "A17", "A19")
+CLAIM_IDS = ("C1", "C2", "C4", "C8", "C9", "C10", "C11", "C16", "C17", "C20", *SPECTRA_IDS)
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import phasescope as ps
 from phasescope.experiments.grokking.config import Config, Detail, Results
 from phasescope.experiments.grokking.frames import frames_of
 from phasescope.experiments.grokking.measures import measured
+from phasescope.experiments.grokking.spectra import spectra
 from phasescope.experiments.grokking.training import curves_of, network_at, train
 
 Progress = Callable[[float, str], None]
@@ -29,7 +30,7 @@ def run(config: Config, directory: Path, *, progress: Progress | None = None) ->
     recorded = train(config, directory, progress=lambda share: tell(0.9 * share, "training"))
     detail = _detail(config, recorded)
     curves = detail.curves
-    found = measured(config, recorded, curves, lambda share: tell(0.9 + 0.1 * share, "measuring"))
+    found = measured(config, recorded, curves, lambda share: tell(0.9 + 0.05 * share, "measuring"))
     numbers = {
         "n_parameters": sum(p.numel() for p in detail.final.parameters()),
         "final": {
@@ -39,6 +40,12 @@ def run(config: Config, directory: Path, *, progress: Progress | None = None) ->
             "test_accuracy": float(curves.test_accuracy[-1]),
         },
     } | found
+    if config.spectra_every:
+        events = found["times"] | {phase["name"]: phase["start"] for phase in found["phases"]}
+        keys = found["final_measures"]["restricted_keys"]
+        numbers["spectra"] = spectra(
+            config, recorded, events, keys, lambda share: tell(0.95 + 0.05 * share, "spectra")
+        )
     return Results(config, numbers, detail)
 
 
