@@ -19,6 +19,7 @@ SUBJECTS = {
     "components": "component_norms",
     "grokking": "grokking",
     "s_curves": "ensembles",
+    "monosemanticity": "monosemanticity",
     "measures": "measure_pass",
 }
 # They pick slow kernels for OpenBLAS, and so make every comparison with NumPy flattering.
