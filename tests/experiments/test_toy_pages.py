@@ -1,0 +1,20 @@
+"""The verdicts and tables of two pages are what the results say."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize("name", ["superposition", "monosemanticity"])
+def test_the_tables_of_the_page_are_those_of_the_results(name):
+    spec = importlib.util.spec_from_file_location("toys", ROOT / "docs" / "tabulate_toys.py")
+    assert spec is not None
+    assert spec.loader is not None
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    page = (ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8")
+    between = page.split(script.MARKS[0])[1].split(script.MARKS[1])[0]
+    assert between.strip() == "\n\n".join(script.shown(name)).strip()
