@@ -10,6 +10,9 @@ import torch
 import phasescope as ps
 from phasescope.cli import main
 from phasescope.experiments import grokking
+from phasescope.experiments.grokking.anatomy import constant_share, head_effects, largest_term
+from phasescope.experiments.grokking.config import one_by_one
+from phasescope.experiments.grokking.measures import developments
 from phasescope.experiments.grokking.training import (
     measured_rows,
     network_at,
@@ -132,7 +135,7 @@ def test_the_presets_differ_from_the_source_where_their_comments_say():
         (1e-3, 1.0, 0.3)
     }
     assert sum(p.numel() for p in network_of(published[0]).parameters()) == 226_816
-    assert grokking.setting(replace(grokking.DEFAULT, seed=3)) == "add mod 59, relu"
+    assert grokking.setting(replace(grokking.DEFAULT, seed=3)) == "add mod 53, relu"
     assert "d_model 128" in grokking.setting(published[1])
 
 
@@ -201,3 +204,131 @@ def test_every_kept_step_is_measured_beside_the_untrained_network(
     kinds = [name.rpartition(": ")[2] for name in figures]
     assert kinds == ["curves", "measures", "network"]
     assert len(result.detail.frames) == 24
+
+
+@pytest.fixture(scope="module")
+def batch(tmp_path_factory: pytest.TempPathFactory) -> grokking.Results:
+    config = replace(SMOKE, n_seeds=3)
+    return grokking.run(config, tmp_path_factory.mktemp("batch") / "run")
+
+
+def compared(ours: Any, others: Any, where: str = "") -> int:
+    """Number of numbers that are equal up to rounding; the first that is not fails."""
+    if isinstance(others, dict):
+        assert set(others) <= set(ours), where
+        return sum(compared(ours[k], v, f"{where}/{k}") for k, v in others.items())
+    if isinstance(others, list):
+        assert len(ours) == len(others), where
+        return sum(compared(a, b, where) for a, b in zip(ours, others, strict=True))
+    is_number = isinstance(others, float | int) and others is not None
+    assert ours == (pytest.approx(others, rel=1e-3, abs=1e-7) if is_number else others), where
+    return 1
+
+
+def test_a_seed_of_a_batch_has_the_numbers_of_a_run_alone(
+    finished: tuple[Path, grokking.Results], batch: grokking.Results
+):
+    _, alone = finished
+    first = one_by_one(batch)[0]
+    assert first.config == alone.config
+    names = ("measures", "final_measures", "anatomy", "times", "phases", "spikes", "falling_share")
+    assert compared(first.numbers, {name: alone.numbers[name] for name in names}) > 300
+    others = [result.numbers["final"]["test_loss"] for result in one_by_one(batch)]
+    assert len(set(others)) == 3
+
+
+def test_scales_of_adam_are_those_of_its_moments(
+    finished: tuple[Path, grokking.Results], batch: grokking.Results
+):
+    directory, alone = finished
+    run = ps.open_run(directory)
+    norms = run["norms/gradients"][:]
+    gradient_norms = run["metrics/adam_gradient_norm"][: SMOKE.n_steps, 0]
+    assert gradient_norms == pytest.approx((norms**2).sum(1) ** 0.5, rel=1e-5)
+    steps = run["metrics/adam_step_norm"][:, 0]
+    assert steps[0] == 0.0  # the warm-up begins at rate 0
+    assert (steps[1 : SMOKE.n_steps] > 0).all()
+    ours = one_by_one(batch)[0].numbers["scales"]
+    theirs = alone.numbers["scales"]
+    assert ours["series"]["root_second_moment"] == pytest.approx(
+        theirs["series"]["root_second_moment"], rel=1e-3
+    )
+    assert theirs["gradient_norm"]["n_spikes"] == 0
+    assert theirs["gradient_norm"]["before_spikes"] is None
+
+
+def test_what_is_stored_of_a_batch_gives_the_same_claims(batch: grokking.Results):
+    stored = grokking.for_storage([batch])[0]
+    assert "measures" not in stored["numbers"]["seeds"][0]
+    again = grokking.Results(grokking.Config(**stored["config"]), stored["numbers"])
+    assert grokking.claims([again]) == grokking.claims([batch])
+    assert set(grokking.summary(again)) == {"test accuracy", "test loss"}
+    assert grokking.disk_bytes(batch.config) == 0
+    assert grokking.figures([batch]) == {}
+
+
+def test_every_optimizer_trains_as_a_batch(tmp_path: Path):
+    for changes in (
+        {"optimizer": "sgd", "learning_rate": 0.1, "weight_decay": 0.0},
+        {"reject_rises": True, "decay_on_rise": 1.5, "learning_rate": 0.1},
+    ):
+        few = replace(SMOKE, n_steps=12, n_log_spaced=2, scales_every=0, **changes)
+        folder = tmp_path / few.optimizer
+        both = [grokking.run(replace(few, n_seeds=n), folder / f"{n}") for n in (2, 1)]
+        first, alone = one_by_one(both[0])[0], both[1]
+        assert first.numbers["scales"] is None
+        assert compared(first.numbers["final"], alone.numbers["final"]) == 4
+
+
+def test_heads_are_ablated_one_at_a_time():
+    task, split = task_of(SMOKE)
+    model = network_of(SMOKE)
+    last = "blocks.0.attn.W_O"
+    with torch.no_grad():
+        dict(model.named_parameters())[last][1] = 0.0  # the second head writes nothing
+    effects = head_effects(model, task, split)
+    assert len(effects) == SMOKE.n_heads
+    assert effects[1] == 0.0
+    assert effects[0] != 0.0
+
+
+def test_planted_activations_have_their_constant_and_their_term():
+    task, _ = task_of(SMOKE)
+    place = torch.arange(SMOKE.p, dtype=torch.float64)
+    wave = torch.cos(2 * torch.pi * 2 * place / SMOKE.p)
+    product = wave[:, None] * wave
+    assert largest_term(task.natural, product) == pytest.approx(1.0)
+    sums = torch.cos(2 * torch.pi * 2 * (place[:, None] + place) / SMOKE.p)
+    assert largest_term(task.natural, sums) == pytest.approx(0.5)  # cos cos less sin sin
+    values = torch.stack([product, product + 1, torch.zeros_like(product)], -1)
+    # Energy of cos·cos is 1/4: constant shares 0 and 1/(1 + 1/4), and one dead neuron.
+    assert constant_share(values) == pytest.approx((0 + 0.8) / 2)
+
+
+def test_developments_compare_the_change_with_the_steps():
+    phases = [
+        {"name": "memorisation", "start": 0, "end": 10},
+        {"name": "circuit formation", "start": 10, "end": 30},
+        {"name": "clean-up", "start": 30, "end": 40},
+    ]
+    names = ("pattern_fve", "pure_neurons", "rank_W_E", "power_gini_W_E")
+    even = {name: [0.0, 1.0, 3.0, 4.0, 4.0] for name in names}
+    found = developments(phases, [0, 10, 30, 40, 50], even)
+    assert found is not None
+    assert found["rank_W_E"] == pytest.approx(0.0)
+    late = {name: [9.0, 8.0, 8.0, 2.0, 2.0] for name in names}
+    found = developments(phases, [0, 10, 30, 40, 50], late)
+    assert found is not None
+    assert found["rank_W_E"] == pytest.approx(1 - 10 / 30)
+    assert developments(phases[:2], [0, 10], even) is None
+
+
+def test_the_presets_of_the_claims_have_ten_seeds_of_settings_that_differ():
+    presets = grokking.PRESETS
+    small = presets["small"]
+    assert small == presets["grid"] + presets["optimizers"] + presets["sizes"]
+    assert {config.n_seeds for config in small} == {10}
+    assert len({grokking.setting(config) for config in small}) == len(small)
+    full = {(c.operation, c.activation) for c in presets["grid"]}
+    activations = ("relu", "gelu", "gelu_new", "gelu_fast", "silu", "solu_ln")
+    assert full >= {(o, a) for o in ("add", "subtract", "multiply") for a in activations}

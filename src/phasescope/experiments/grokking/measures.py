@@ -12,8 +12,10 @@ from torch import Tensor
 
 import phasescope as ps
 from phasescope.analysis.grokking import ProgressMeasures, measure, observe
+from phasescope.experiments.grokking.anatomy import EXTRA_SERIES, anatomy, extra_values
 from phasescope.experiments.grokking.config import Config
-from phasescope.experiments.grokking.training import measured_rows, network_at, task_of
+from phasescope.experiments.grokking.training import task_of
+from phasescope.models import PairTransformer
 from phasescope.training import TrainingCurves
 
 # A float32 loss is exactly zero below about 1e-8; its logarithm is drawn here.
@@ -33,10 +35,16 @@ SERIES = (
     "distance_irrelevance",
     "collapse_float32",
 )
+# Heads, periodic neurons, singular values, frequencies.
+DEVELOPMENTS = ("pattern_fve", "pure_neurons", "rank_W_E", "power_gini_W_E")
 
 
 def measured(
-    config: Config, run: ps.Run, curves: TrainingCurves, progress: Callable[[float], None]
+    config: Config,
+    steps: Sequence[int],
+    network: Callable[[int], PairTransformer],
+    curves: TrainingCurves,
+    progress: Callable[[float], None],
 ) -> dict[str, Any]:
     """Every number of a run: progress measures of the kept weights, times, phases, spikes.
 
@@ -45,32 +53,102 @@ def measured(
 
     Args:
         config: The run's configuration.
-        run: Its recording.
+        steps: Steps at which the network is measured, the last one included.
+        network: The network at one of these steps.
         curves: Losses and accuracies of every step.
         progress: Called with the share that is done.
     """
     task, split = task_of(config)
-    kept = measured_rows(config, run)
-    steps = run["weights"].steps[kept].tolist()
-    final = measure(observe(network_at(config, run, -1)), task, split)
+    last = network(steps[-1])
+    seen = observe(last)
+    final = measure(seen, task, split)
     keys = final.restricted_keys
-    rows = []
-    for row in kept:
-        rows.append(measure(observe(network_at(config, run, row)), task, split, keys=keys))
-        progress(len(rows) / len(kept))
+    rows, extra = [], []
+    for step in steps:
+        at_step = observe(network(step))
+        rows.append(measure(at_step, task, split, keys=keys))
+        extra.append(extra_values(at_step, task))
+        progress(len(rows) / len(steps))
     series = {name: [_value(row, name) for row in rows] for name in SERIES}
+    series |= {name: [values[name] for values in extra] for name in EXTRA_SERIES}
     other = next((name for name in task.coordinates if name != task.basis), None)
+    phases = _phases(steps, series)
     return {
-        "measures": {"steps": steps, **series},
+        "final": {
+            name: float(getattr(curves, name)[-1])
+            for name in ("train_loss", "train_accuracy", "test_loss", "test_accuracy")
+        },
+        "measures": {"steps": list(steps), **series},
         "untrained": _row(rows[0]),
         "final_measures": _row(final),
-        "other_basis": _row(measure(observe(network_at(config, run, -1)), task, split, basis=other))
-        if other
-        else None,
+        "other_basis": _row(measure(seen, task, split, basis=other)) if other else None,
+        "anatomy": anatomy(last, seen, task, split),
         "times": _times(curves),
-        "phases": _phases(steps, series),
-        "spikes": _spikes(curves, steps, series),
+        "phases": phases,
+        "clean_up": _in_clean_up(phases, steps, series),
+        "developments": developments(phases, steps, series),
+        "spikes": _spikes(curves, steps, series, phases),
         "falling_share": ps.falling_share(curves.train_loss),
+    }
+
+
+def developments(
+    phases: Sequence[Mapping[str, Any]],
+    steps: Sequence[int],
+    series: Mapping[str, Sequence[float]],
+) -> dict[str, float] | None:
+    """How much more of a change falls into the clean-up than its share of the steps.
+
+    Between the beginning of circuit formation and the end of clean-up: the share of a measure's
+    change that clean-up has, less the share of the steps that it has. 0 for an even pace.
+
+    Args:
+        phases: Phases of the run.
+        steps: Steps of the series.
+        series: Measures over training.
+
+    Returns:
+        By measure; None unless both phases have been found and have ended.
+
+    Example:
+        >>> phases = [{"name": "circuit formation", "start": 0, "end": 10},
+        ...           {"name": "clean-up", "start": 10, "end": 20}]
+        >>> found = developments(phases, [0, 10, 20], {n: [0, 1, 4] for n in DEVELOPMENTS})
+        >>> found["pure_neurons"]
+        0.25
+    """
+    named = {phase["name"]: phase for phase in phases}
+    forming, cleaning = named.get("circuit formation"), named.get("clean-up")
+    if forming is None or cleaning is None or cleaning["end"] is None:
+        return None
+    at = [forming["start"], cleaning["start"], cleaning["end"]]
+    found = {}
+    for name in DEVELOPMENTS:
+        before, middle, after = np.interp(at, steps, series[name])
+        if after != before:
+            share = (after - middle) / (after - before)
+            found[name] = float(share - (at[2] - at[1]) / (at[2] - at[0]))
+    return found
+
+
+def _in_clean_up(
+    phases: Sequence[Mapping[str, Any]],
+    steps: Sequence[int],
+    series: Mapping[str, Sequence[float]],
+) -> dict[str, float | None] | None:
+    """Medians of all measures over the clean-up; None where there is none, or no step within."""
+    inside = [
+        i
+        for phase in phases
+        if phase["name"] == "clean-up"
+        for i, step in enumerate(steps)
+        if phase["start"] <= step and (phase["end"] is None or step <= phase["end"])
+    ]
+    if not inside:
+        return None
+    return {
+        name: _median(torch.tensor([values[i] for i in inside], dtype=torch.float64))
+        for name, values in series.items()
     }
 
 
@@ -109,15 +187,27 @@ def _row(row: ProgressMeasures) -> dict[str, Any]:
     kept = {name: _value(row, name) for name in SERIES}
     return kept | {
         "basis": row.basis,
+        "train_loss": row.train.loss,
         "keys": {name: list(rule.base) for name, rule in row.keys.items()},
         "harmonics": {name: list(rule.harmonics) for name, rule in row.keys.items()},
         "restricted_keys": list(row.restricted_keys),
         "excluded_per_frequency": [round(x, 6) for x in row.excluded_per_frequency],
+        "mattering": mattering(row.excluded_per_frequency, row.train.loss),
         "neurons_per_key": {str(k): n for k, n in row.neurons["post"].counts.items()},
         "median_fve": row.neurons["post"].median_fve,
         "difference_share": row.difference_share,
         "accuracy_without_place": None if row.without_place is None else row.without_place.accuracy,
     }
+
+
+def mattering(losses: Sequence[float], loss: float) -> float:
+    """Share of the frequencies without which the training loss is at least twice as large.
+
+    Example:
+        >>> mattering([1.0, 3.0], 1.0)
+        0.5
+    """
+    return float(np.mean([without >= 2 * loss for without in losses]))
 
 
 def _times(curves: TrainingCurves) -> dict[str, Any]:
@@ -154,10 +244,12 @@ def _phases(steps: Sequence[int], series: Mapping[str, Sequence[float]]) -> list
 
 
 def _spikes(
-    curves: TrainingCurves, steps: Sequence[int], series: Mapping[str, Sequence[float]]
+    curves: TrainingCurves,
+    steps: Sequence[int],
+    series: Mapping[str, Sequence[float]],
+    phases: Sequence[Mapping[str, Any]],
 ) -> dict[str, Any]:
     """Spikes up and down of both losses, and what they leave behind."""
-    phases = _phases(steps, series)
     found: dict[str, Any] = {}
     for name in ("train_loss", "test_loss"):
         loss: Tensor = getattr(curves, name).clamp(min=_LEAST_LOSS)
@@ -166,18 +258,31 @@ def _spikes(
             drift = ps.drift_after(curves.steps, loss, spikes)
             restricted = torch.tensor(series["restricted_all"], dtype=torch.float64).log10()
             effect = ps.recovery(torch.tensor(steps), restricted, spikes)
+            calm = _quiet_change(steps, restricted)
+            names = [phase_at(phases, step) for step in spikes.peak.tolist()]
             found[f"{name}_{direction}"] = {
+                "n": len(spikes),
+                "by_phase": {phase: names.count(phase) for phase in sorted(set(names))},
+                "median_height": _median(spikes.height),
+                "median_width": _median(spikes.width.double()),
                 "peak": spikes.peak.tolist(),
                 "start": spikes.start.tolist(),
                 "end": spikes.end.tolist(),
                 "height": [round(x, 3) for x in spikes.height.tolist()],
-                "phase": [phase_at(phases, step) for step in spikes.peak.tolist()],
+                "phase": names,
                 "drift": _median(drift.slopes),
                 "drift_control": _median(drift.control),
                 "restricted_change": _median(effect.change.abs()),
                 "restricted_lasting": _median(effect.lasting),
+                "restricted_quiet": calm,
             }
     return found
+
+
+def _quiet_change(steps: Sequence[int], restricted: Tensor) -> float | None:
+    """Median change of the restricted loss from one measured step to the next, in decades."""
+    changes = restricted.diff().abs()
+    return _median(changes[torch.tensor(steps[1:]) > steps[-1] // 4])
 
 
 def _median(values: Tensor) -> float | None:

@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import phasescope as ps
+from phasescope.experiments.grokking.batch import run_batch
 from phasescope.experiments.grokking.config import Config, Detail, Results
 from phasescope.experiments.grokking.frames import frames_of
 from phasescope.experiments.grokking.measures import measured
 from phasescope.experiments.grokking.spectra import spectra
-from phasescope.experiments.grokking.training import curves_of, network_at, train
+from phasescope.experiments.grokking.scales import recorded_scales, scales_numbers
+from phasescope.experiments.grokking.training import curves_of, measured_rows, network_at, train
 
 Progress = Callable[[float, str], None]
 
@@ -19,7 +21,8 @@ Progress = Callable[[float, str], None]
 def run(config: Config, directory: Path, *, progress: Progress | None = None) -> Results:
     """Train a network on a task, with every step's losses and norms recorded.
 
-    A training that was interrupted in `directory` goes on from its last checkpoint.
+    A training that was interrupted in `directory` goes on from its last checkpoint. Several seeds
+    are trained as one batch and leave numbers only.
 
     Args:
         config: What to train.
@@ -27,19 +30,20 @@ def run(config: Config, directory: Path, *, progress: Progress | None = None) ->
         progress: Called with the share of the work done and what is being done.
     """
     tell = progress or (lambda share, what: None)
+    if config.n_seeds > 1:
+        return run_batch(config, tell)
     recorded = train(config, directory, progress=lambda share: tell(0.9 * share, "training"))
     detail = _detail(config, recorded)
-    curves = detail.curves
-    found = measured(config, recorded, curves, lambda share: tell(0.9 + 0.05 * share, "measuring"))
-    numbers = {
-        "n_parameters": sum(p.numel() for p in detail.final.parameters()),
-        "final": {
-            "train_loss": float(curves.train_loss[-1]),
-            "train_accuracy": float(curves.train_accuracy[-1]),
-            "test_loss": float(curves.test_loss[-1]),
-            "test_accuracy": float(curves.test_accuracy[-1]),
-        },
-    } | found
+    rows = {int(recorded["weights"].steps[row]): row for row in measured_rows(config, recorded)}
+    found = measured(
+        config,
+        list(rows),
+        lambda step: network_at(config, recorded, rows[step]),
+        detail.curves,
+        lambda share: tell(0.9 + 0.05 * share, "measuring"),
+    )
+    numbers = {"n_parameters": sum(p.numel() for p in detail.final.parameters())} | found
+    numbers["scales"] = scales_numbers(recorded_scales(recorded), found)
     if config.spectra_every:
         events = found["times"] | {phase["name"]: phase["start"] for phase in found["phases"]}
         keys = found["final_measures"]["restricted_keys"]

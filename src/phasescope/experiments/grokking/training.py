@@ -11,6 +11,7 @@ from torch import Tensor
 import phasescope as ps
 from phasescope.datasets import Split, Task, modular_task, split_pairs
 from phasescope.experiments.grokking.config import Config
+from phasescope.experiments.grokking.scales import follow_scales, torch_moments
 from phasescope.models import PairTransformer
 from phasescope.training import (
     LearningRate,
@@ -21,7 +22,7 @@ from phasescope.training import (
     train_full_batch,
 )
 
-_LOSSES = {"float64": cross_entropy_float64, "float32": cross_entropy_float32}
+LOSSES = {"float64": cross_entropy_float64, "float32": cross_entropy_float32}
 _METRICS = ("train_loss", "train_accuracy", "test_loss", "test_accuracy")
 
 
@@ -93,7 +94,7 @@ def train(
     """
     task, split = task_of(config)
     pairs, test = task.examples(split.train), task.examples(split.test)
-    loss_fn = _LOSSES[config.loss_dtype]
+    loss_fn = LOSSES[config.loss_dtype]
     model = network_of(config)
     optimizer = _optimizer(config, model)
     if config.reject_rises:
@@ -122,6 +123,12 @@ def train(
         loss_reduction="mean",
         resume=True,
     ) as recorder:
+        follow_scales(
+            config,
+            optimizer,
+            lambda: torch_moments(optimizer),
+            lambda step, row: recorder.log(**row),
+        )
         train_full_batch(
             model,
             optimizer,
