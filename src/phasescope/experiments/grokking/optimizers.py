@@ -171,8 +171,8 @@ def _sizes(e: Evidence) -> Claim:
     rule = (
         "a seed shows the result if it grokks and the clock's waves explain more than "
         f"{ACCURATE} of its logits' variance. Share of seeds that do, ReLU on addition, in every "
-        "size (width, depth, modulus) of which 5 seeds were run: reproduced if each share is at least "
-        f"{MOSTLY}, refuted if one interval lies below it"
+        "size (width, depth, modulus) of which 5 seeds were run: reproduced if each share is at "
+        f"least {MOSTLY}, refuted if one interval lies below it"
     )
     groups: dict[tuple[Any, ...], list[Results]] = {}
     for result in e.plain():
