@@ -54,7 +54,9 @@ class Config:
 
 
 DEFAULT = Config()
-SMOKE = Config(p=11, train_fraction=0.5, d_model=16, n_heads=2, d_mlp=32, n_steps=60)
+SMOKE = Config(
+    p=11, train_fraction=0.5, d_model=16, n_heads=2, d_mlp=32, n_steps=60, n_log_spaced=60
+)
 # Fields that change what is kept of a run, and nothing else.
 RECORDING = ("n_log_spaced", "weights_every", "spectra_every", "scales_every", "n_seeds")
 

@@ -11,8 +11,8 @@ from phasescope.experiments.grokking.batch import run_batch
 from phasescope.experiments.grokking.config import Config, Detail, Results
 from phasescope.experiments.grokking.frames import frames_of
 from phasescope.experiments.grokking.measures import measured
-from phasescope.experiments.grokking.spectra import spectra
 from phasescope.experiments.grokking.scales import recorded_scales, scales_numbers
+from phasescope.experiments.grokking.spectra import spectra
 from phasescope.experiments.grokking.training import curves_of, measured_rows, network_at, train
 
 Progress = Callable[[float, str], None]
