@@ -31,6 +31,7 @@ from phasescope.experiments.grokking.spectra import (
     weight_counts,
 )
 from phasescope.experiments.grokking.spectra_claims import spectra_claims
+from phasescope.experiments.grokking.spectra_figures import spectra_figures
 from phasescope.models import PairTransformer, analytic_pair_transformer
 
 TASK = modular_task("add", 11)
@@ -304,3 +305,23 @@ def test_the_setting_with_most_seeds_decides_and_no_runs_test_nothing():
     assert all(
         claim.value is None or math.isfinite(claim.value) for claim in spectra_claims(planted(10))
     )
+
+
+def test_figures_are_drawn_from_the_numbers_alone(small: grokking.Results):
+    drawn = spectra_figures([replace(small, detail=None)])
+    assert {"spectra: raw", "spectra: logits", "spectra: mass and effect"} <= set(drawn)
+    assert "spectra: without component 0, end" in drawn
+    weights = drawn["spectra: centred"].data
+    S = small.numbers["spectra"]["weights"]["centred"]["S"]
+    assert list(weights[0].y) == pytest.approx(S)
+    assert [trace.name for trace in weights] == ["weights", "walks of their increments"]
+    assert len(drawn["spectra: components"].data) == 2
+    panels = drawn["spectra: mass and effect"]
+    n_dots = sum(len(trace.x) for trace in panels.data)
+    effects = small.numbers["spectra"]["rankings"]
+    assert n_dots == sum(
+        e != 0 and m > 0
+        for kind in effects.values()
+        for e, m in zip(kind["effects"]["mean"], kind["mass"]["weights"], strict=True)
+    )
+    assert spectra_figures([]) == {}

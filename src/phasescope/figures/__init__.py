@@ -11,6 +11,11 @@ from phasescope.figures.bundles import Bundle, curves_beside_nulls
 from phasescope.figures.counts import SettingCounts, counts_against_dropped_steps, counts_by_setting
 from phasescope.figures.curves import metrics_over_time, norms_over_time, training_curves
 from phasescope.figures.dimensionality import dimensionality_levels
+from phasescope.figures.effects import (
+    MassAndEffect,
+    component_frequencies,
+    mass_against_effect,
+)
 from phasescope.figures.feature_neurons import (
     MeanCurve,
     activations_over_training,
@@ -47,6 +52,7 @@ __all__ = [
     "DirectionCurve",
     "DirectionPanel",
     "LevelPanel",
+    "MassAndEffect",
     "MatrixFrame",
     "MeanCurve",
     "NetworkFrame",
@@ -59,6 +65,7 @@ __all__ = [
     "activations_over_training",
     "alignment_over_training",
     "bias_against_selectivity",
+    "component_frequencies",
     "component_overlaps",
     "component_profiles",
     "counts_against_dropped_steps",
@@ -71,6 +78,7 @@ __all__ = [
     "losses_over_steps",
     "matrices_on_slider",
     "means_against",
+    "mass_against_effect",
     "measures_over_training",
     "network_over_training",
     "metrics_over_time",

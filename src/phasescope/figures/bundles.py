@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
@@ -39,6 +40,7 @@ def curves_beside_nulls(
     computed: str,
     misleads: str,
     log_x: bool = False,
+    log_y: bool = False,
 ) -> go.Figure:
     """Curves over seeds, with their medians.
 
@@ -51,6 +53,7 @@ def curves_beside_nulls(
         computed: Caption: how.
         misleads: Caption: when it misleads.
         log_x: Whether the horizontal axis is logarithmic.
+        log_y: Whether the vertical axis is; values that are not positive are not drawn then.
 
     Returns:
         The figure.
@@ -97,7 +100,11 @@ def curves_beside_nulls(
         positions = np.concatenate([bundle.x for bundle in bundles])
         axis = log_axis(float(positions.min()), float(positions.max()), 700)
     figure.update_xaxes(title_text=x_title, **axis)
-    figure.update_yaxes(title_text=y_title, rangemode="tozero")
+    upright: dict[str, Any] = {"rangemode": "tozero"}
+    if log_y:
+        values = np.concatenate([bundle.values[bundle.values > 0] for bundle in bundles])
+        upright = log_axis(float(values.min()), float(values.max()), 340)
+    figure.update_yaxes(title_text=y_title, **upright)
     n_seeds = max(len(bundle.values) for bundle in bundles)
     return styled(
         figure,

@@ -9,6 +9,7 @@ import numpy as np
 
 import phasescope as ps
 from phasescope.experiments.grokking.config import Results, setting
+from phasescope.experiments.grokking.spectra_figures import spectra_figures
 from phasescope.figures import Stretch
 
 # Runs whose curves and sliders a report draws: each adds about a megabyte.
@@ -59,7 +60,7 @@ def figures(results: Sequence[Results]) -> dict[str, Any]:
             )
         if result.detail.frames:
             found[f"{name}: network"] = ps.figures.network_over_training(result.detail.frames)
-    return found
+    return found | spectra_figures(results)
 
 
 def _phases(numbers: dict[str, Any], last: int) -> list[Stretch]:

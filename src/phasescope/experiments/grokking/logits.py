@@ -87,6 +87,7 @@ def turns_at(path: ps.Gram, boundaries: Sequence[int | None]) -> dict[str, Any]:
     reach = torch.maximum(torch.tensor(float(WINDOW * gap)), NEAR * inner)
     near = (inner[:, None] - turns).abs() <= reach[:, None]
     thin = max(1, len(path.steps) // 200)
+    band = found.null_bends.quantile(torch.tensor([0.025, 0.975], dtype=torch.float64), dim=0)
     return {
         "turns": list(found.turns),
         "p": found.p,
@@ -98,8 +99,9 @@ def turns_at(path: ps.Gram, boundaries: Sequence[int | None]) -> dict[str, Any]:
         "points": found.points[::thin].tolist(),
         "null_points": found.null_points[::thin].tolist(),
         "steps": path.steps[::thin].tolist(),
-        "z": [x if math.isfinite(x) else None for x in found.z[::thin].tolist()],
-        "threshold": found.threshold,
+        "bends": _finite(found.bends[::thin]),
+        "bends_low": _finite(band[0, ::thin]),
+        "bends_high": _finite(band[1, ::thin]),
     }
 
 
@@ -180,6 +182,10 @@ def held_by_components(
         "memory_by_component": shares["memory"][0].tolist(),
         "random": k / logits.shape[1],
     }
+
+
+def _finite(values: Float64[Tensor, " n"]) -> list[float | None]:
+    return [x if math.isfinite(x) else None for x in values.tolist()]
 
 
 def _some(rows: Int64[Tensor, " n"], generator: torch.Generator) -> Int64[Tensor, " m"]:
