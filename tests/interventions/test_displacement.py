@@ -121,3 +121,31 @@ def test_losses_of_classes_are_the_loss_split_by_class():
     assert math.isnan(float(found[2]))
     with pytest.raises(ValueError, match=r"labels from 0 to 0, but there are 50 samples"):
         class_losses(model, x, torch.ones_like(y), 1)
+
+
+class TwoNames(nn.Module):
+    """One module under two names, and one parameter in two modules."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Linear(2, 2)
+        self.again = self.first
+        self.other = nn.Linear(2, 2)
+        self.other.weight = self.first.weight
+
+    def forward(self, x):
+        return self.again(x) + self.other(x)
+
+
+def test_a_module_with_two_names_has_its_own_weights_afterwards():
+    model = TwoNames()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    weights = torch.arange(8.0)
+    moved = AtWeights(model, weights)(torch.tensor([[1.0, 1.0]]))
+    W, b, c = weights[:4].reshape(2, 2), weights[4:6], weights[6:]
+    torch.testing.assert_close(moved, 2 * W.sum(1)[None] + b + c)
+    assert isinstance(model.first.weight, nn.Parameter)
+    assert model.again is model.first
+    assert model.other.weight is model.first.weight
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, before[name])

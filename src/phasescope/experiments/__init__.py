@@ -6,6 +6,7 @@ EXPERIMENTS = (
     "gradient_spectrum",
     "grokking",
     "low_rank_replay",
+    "maze_goals",
     "monosemanticity",
     "s_curves",
     "spectrum_controls",

@@ -39,6 +39,7 @@ from phasescope.figures.growth import (
 from phasescope.figures.levels import LevelPanel, statistic_by_level
 from phasescope.figures.located import component_overlaps
 from phasescope.figures.matrices import MatrixFrame, matrices_on_slider
+from phasescope.figures.mazes import maze_walks
 from phasescope.figures.paths import explained_variance, principal_plane, principal_scores
 from phasescope.figures.profiles import time_profiles
 from phasescope.figures.residuals import ResidualCurve, residual_curve
@@ -79,6 +80,7 @@ __all__ = [
     "matrices_on_slider",
     "means_against",
     "mass_against_effect",
+    "maze_walks",
     "measures_over_training",
     "network_over_training",
     "metrics_over_time",

@@ -49,14 +49,22 @@ class AtWeights(nn.Module):
         self.table = ParameterTable.from_module(model)
         check_length(self.table, weights)
         self.weights = weights
-        self._names = tuple(n for n, _ in model.named_parameters())
+        first = {id(parameter): name for name, parameter in model.named_parameters()}
+        # Every place once, also where one module has several names: torch's own way of tying would
+        # swap such a place twice, and put the wrong tensor back.
+        self._places = {
+            f"{prefix}.{name}".lstrip("."): first[id(parameter)]
+            for prefix, module in model.named_modules()
+            for name, parameter in module.named_parameters(recurse=False, remove_duplicate=False)
+        }
+        self._names = tuple(first.values())
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """What the model returns at these weights."""
-        values = self.table.unflatten(self.weights).values()
-        named = dict(zip(self._names, values, strict=True))
+        values = dict(zip(self._names, self.table.unflatten(self.weights).values(), strict=True))
+        named = {place: values[name] for place, name in self._places.items()}
         named |= {name: buffer.clone() for name, buffer in self.model.named_buffers()}
-        return torch.func.functional_call(self.model, named, args, kwargs)
+        return torch.func.functional_call(self.model, named, args, kwargs, tie_weights=False)
 
 
 def without_parameters(model: nn.Module) -> nn.Module:

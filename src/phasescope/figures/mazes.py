@@ -1,0 +1,161 @@
+"""Figure of the ways of an agent through mazes, before and after something was done to it."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from phasescope.datasets import Walks
+from phasescope.figures.theme import BLUE, GREEN, ORANGE, PURPLE, plain, styled
+
+_COLUMNS = 4
+_SHADES = [[0.0, "#FFFFFF"], [0.5, "#CDE8DE"], [1.0, "#1F2933"]]  # floor, corner, wall
+
+
+def maze_walks(walks: Mapping[str, Walks]) -> go.Figure:
+    """The ways of agents through the same mazes; a slider chooses the agent.
+
+    Args:
+        walks: By name of the agent, such as ``"trained"`` and ``"without late gradients"``: through
+            the same levels. The last one is shown first.
+
+    Returns:
+        The figure.
+
+    Raises:
+        ValueError: There are no walks, or they are through different levels.
+
+    Example:
+        >>> from phasescope.datasets import draw_mazes, walk
+        >>> levels = draw_mazes(4, size=5, seed=0)
+        >>> at_random = walk(levels, lambda seen: np.zeros((len(seen), 4)))
+        >>> len(maze_walks({"at random": at_random}).layout.sliders[0].steps)
+        1
+    """
+    if not walks:
+        raise ValueError("maze_walks needs the walks of at least one agent, but got none.")
+    levels = next(iter(walks.values())).levels
+    for name, ways in walks.items():
+        if not np.array_equal(ways.levels.walls, levels.walls):
+            raise ValueError(
+                f"all walks must be through the same levels, but those of {name!r} are through "
+                "others. Send every agent through one set of levels."
+            )
+    n_levels = len(levels)
+    rows = -(-n_levels // _COLUMNS)
+    figure = make_subplots(
+        rows=rows, cols=min(n_levels, _COLUMNS), horizontal_spacing=0.02, vertical_spacing=0.03
+    )
+    for level in range(n_levels):
+        at: Any = {"row": level // _COLUMNS + 1, "col": level % _COLUMNS + 1}
+        for trace in _maze(walks, level):
+            figure.add_trace(trace, **at)
+        figure.update_yaxes(
+            scaleanchor=f"x{level + 1 if level else ''}", autorange="reversed", **at
+        )
+    figure.update_xaxes(visible=False)
+    figure.update_yaxes(visible=False)
+    n_static = len(figure.data)
+    ways_drawn = []
+    for index, (name, ways) in enumerate(walks.items()):
+        for level in range(n_levels):
+            at = {"row": level // _COLUMNS + 1, "col": level % _COLUMNS + 1}
+            for trace in _way(ways, level, first=level == 0):
+                trace.update(visible=index == len(walks) - 1)
+                figure.add_trace(trace, **at)
+                ways_drawn.append(name)
+    steps = [
+        {
+            "method": "restyle",
+            "label": plain(name),
+            "args": [{"visible": [True] * n_static + [drawn == name for drawn in ways_drawn]}],
+        }
+        for name in walks
+    ]
+    figure.update_layout(
+        plot_bgcolor="#FFFFFF",
+        sliders=[
+            {
+                "active": len(walks) - 1,
+                "steps": steps,
+                "currentvalue": {"prefix": "agent: "},
+                "pad": {"t": 16, "b": 40},
+            }
+        ],
+    )
+    return styled(
+        figure,
+        title="Ways through the same mazes",
+        seen=(
+            "Blue: the way of the agent that the slider names, from its start (hollow) to where it "
+            "was when all was found or its time was up (filled). Orange: cheese; purple: star; "
+            f"green: the corner. Agents: {', '.join(walks)}."
+        ),
+        computed=(
+            "One walk through each level, moves drawn from the agent's policy with the same random "
+            "numbers for every agent."
+        ),
+        misleads=(
+            f"{n_levels} levels, and one walk through each of them: look for kinds of ways here, "
+            "and for shares in the other figures. Ways that go there and back cover themselves."
+        ),
+        height=150 + 250 * rows,
+    )
+
+
+def _maze(walks: Mapping[str, Walks], level: int) -> list[go.Heatmap | go.Scatter]:
+    levels = next(iter(walks.values())).levels
+    n = levels.size
+    shade = np.full((n + 2, n + 2), 2, dtype=np.uint8)
+    shade[1:-1, 1:-1] = 2 * levels.walls[level]
+    shade[1, n] = 1
+    border = np.arange(-1, n + 1)
+    traces: list[go.Heatmap | go.Scatter] = [
+        go.Heatmap(
+            x=border, y=border, z=shade, zmin=0, zmax=2, colorscale=_SHADES, showscale=False,
+            hoverinfo="skip",
+        )
+    ]  # fmt: skip
+    for name, places, color, symbol in (
+        ("cheese", levels.cheese, ORANGE, "triangle-left"),
+        ("star", levels.star, PURPLE, "diamond"),
+    ):
+        if places[level] < 0:
+            continue
+        row, column = divmod(int(places[level]), n)
+        marker = {"color": color, "symbol": symbol, "size": 15}
+        traces.append(
+            go.Scatter(
+                x=[column], y=[row], mode="markers", marker=marker, name=name,
+                legendgroup=name, showlegend=level == 0,
+            )
+        )  # fmt: skip
+    if levels.corner == n - 1 and level == 0:
+        square = {"color": "#CDE8DE", "symbol": "square", "size": 12, "line": {"color": GREEN}}
+        traces.append(go.Scatter(x=[None], y=[None], mode="markers", marker=square, name="corner"))
+    return traces
+
+
+def _way(ways: Walks, level: int, *, first: bool) -> list[go.Scatter]:
+    n = ways.levels.size
+    end = int(ways.ended[level])
+    rows, columns = np.divmod(ways.places[level, : end + 1], n)
+    line = {"color": BLUE, "width": 3}
+    ends = {
+        "color": ["#FFFFFF", BLUE],
+        "size": [11, 9],
+        "line": {"color": BLUE, "width": 2},
+    }
+    return [
+        go.Scatter(
+            x=columns, y=rows, mode="lines", line=line, opacity=0.75, name="way of the agent",
+            legendgroup="way", showlegend=first, hovertext=[f"move {i}" for i in range(end + 1)],
+            hoverinfo="text",
+        ),
+        go.Scatter(
+            x=columns[[0, -1]], y=rows[[0, -1]], mode="markers", marker=ends, showlegend=False,
+            hovertext=["start", f"after {end} moves"], hoverinfo="text",
+        ),
+    ]  # fmt: skip
