@@ -41,6 +41,12 @@ def test_help_describes_every_command(capsys):
     assert "verdicts need 10" in text
 
 
+def test_a_preset_need_not_be_one_of_every_experiment(capsys):
+    with pytest.raises(SystemExit):
+        main(["run", "monosemanticity", "--preset", "sweep", "--help"])
+    assert "phasescope run monosemanticity" in capsys.readouterr().out
+
+
 def test_errors_are_one_message_without_a_traceback(tmp_path, capsys):
     assert main(["analyse", str(tmp_path / "nothing")]) == 1
     assert "a run directory is required" in capsys.readouterr().err

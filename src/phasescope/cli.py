@@ -244,15 +244,13 @@ def claims(
 
 def _run_experiment(arguments: list[str]) -> None:
     """``run NAME ...``: the flags are the fields of the experiment's configuration."""
-    commands = {name: _command(name, arguments) for name in EXPERIMENTS}
-    if arguments[0] not in (*commands, "-h", "--help"):
+    name, *rest = arguments
+    if name not in (*EXPERIMENTS, "-h", "--help"):
         raise ValueError(
-            f"run needs the name of an experiment ({', '.join(EXPERIMENTS)}), but got "
-            f"{arguments[0]!r}."
+            f"run needs the name of an experiment ({', '.join(EXPERIMENTS)}), but got {name!r}."
         )
-    if arguments[0] in commands:
-        name, rest = arguments[0], arguments[1:]
-        tyro.cli(commands[name], prog=f"phasescope run {name}", args=rest)
+    if name in EXPERIMENTS:
+        tyro.cli(_command(name, arguments), prog=f"phasescope run {name}", args=rest)
         return
     print(run.__doc__)
 
