@@ -40,6 +40,7 @@ from phasescope.figures.levels import LevelPanel, statistic_by_level
 from phasescope.figures.located import component_overlaps
 from phasescope.figures.matrices import MatrixFrame, matrices_on_slider
 from phasescope.figures.mazes import maze_walks
+from phasescope.figures.multiples import CurvePanel, curves_by_setting
 from phasescope.figures.paths import explained_variance, principal_plane, principal_scores
 from phasescope.figures.profiles import time_profiles
 from phasescope.figures.residuals import ResidualCurve, residual_curve
@@ -50,6 +51,7 @@ from phasescope.figures.turns import component_profiles, path_and_bends
 
 __all__ = [
     "Bundle",
+    "CurvePanel",
     "DirectionCurve",
     "DirectionPanel",
     "LevelPanel",
@@ -73,6 +75,7 @@ __all__ = [
     "counts_by_setting",
     "curves_beside_nulls",
     "curves_by_directions",
+    "curves_by_setting",
     "dimensionality_levels",
     "explained_variance",
     "grokking_curves",

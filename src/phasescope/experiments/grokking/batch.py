@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -34,7 +33,6 @@ from phasescope.training import (
 )
 
 Examples = tuple[Tensor, Tensor]
-N_CURVE = 40  # points of the curves that the numbers keep
 TRAINING = 0.85  # share of a batch's time
 
 
@@ -64,7 +62,7 @@ def run_batch(config: Config, tell: Callable[[float, str], None]) -> Results:
         alone = _of_seed(curves, i)
         found = measured(single, steps, network, alone, lambda share: None)
         found["scales"] = scales_numbers(_scales_of(scales, i), found)
-        numbers.append(found | {"curve": _thin(alone)})
+        numbers.append(found)
         tell(TRAINING + (1 - TRAINING) * (i + 1) / len(singles), "measuring")
     n_parameters = sum(p.numel() for p in network_of(singles[0]).parameters())
     return Results(config, {"n_parameters": n_parameters, "seeds": numbers})
@@ -162,13 +160,3 @@ def _scales_of(scales: dict[str, list[Any]], i: int) -> dict[str, Tensor]:
     return found | {
         name: torch.tensor([row[i] for row in scales[name]], dtype=torch.float64) for name in SCALES
     }
-
-
-def _thin(curves: TrainingCurves) -> dict[str, list[Any]]:
-    """Losses and test accuracy at some log-spaced steps."""
-    steps = curves.steps.numpy()
-    rows = np.unique(np.geomspace(1, steps[-1] + 1, N_CURVE).round().astype(int)) - 1
-    found: dict[str, list[Any]] = {"steps": steps[rows].tolist()}
-    for name in ("train_loss", "test_loss", "test_accuracy"):
-        found[name] = getattr(curves, name).numpy()[rows].tolist()
-    return found

@@ -25,7 +25,7 @@ class Config:
     operation: Literal["add", "subtract", "multiply", "divide"] = "add"
     p: int = 53  # modulus: sets the number of tokens and of pairs; 113 in the source
     units_only: bool = False  # leave out 0, and what else has no inverse
-    train_fraction: float = 0.45  # share of the pairs that is trained on; .3 in the source
+    train_fraction: float = 0.5  # share of the pairs that is trained on; .3 in the source
     data_seed: int | None = None  # of the split; None: the seed
     activation: str = "relu"  # a name of models.ACTIVATIONS, with or without _ln at its end
     d_model: int = 48  # width of the residual stream; 128 in the source
@@ -36,7 +36,7 @@ class Config:
     attention_rate: float = 1.0  # r in the attention r·softmax + (1 − r)·1
     optimizer: Literal["adamw", "sgd"] = "adamw"
     learning_rate: float = 1e-3
-    weight_decay: float = 3.0  # decoupled under AdamW, part of SGD's gradient; 1 in the source
+    weight_decay: float = 2.5  # decoupled under AdamW, part of SGD's gradient; 1 in the source
     beta1: float = 0.9  # of AdamW, as the next two
     beta2: float = 0.98
     eps: float = 1e-8

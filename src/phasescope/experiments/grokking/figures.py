@@ -9,6 +9,7 @@ import numpy as np
 
 import phasescope as ps
 from phasescope.experiments.grokking.config import Results, setting
+from phasescope.experiments.grokking.overview import overview
 from phasescope.experiments.grokking.spectra_figures import spectra_figures
 from phasescope.figures import Stretch
 
@@ -32,8 +33,8 @@ _PANELS = {
 
 
 def figures(results: Sequence[Results]) -> dict[str, Any]:
-    """Curves, measures and networks over training of the runs whose recording is there."""
-    found = {}
+    """Figures over seeds; curves, measures and networks of the runs whose recording is there."""
+    found = overview(results)
     drawn = [result for result in results if result.detail is not None][:MOST_DRAWN]
     for result in drawn:
         assert result.detail is not None

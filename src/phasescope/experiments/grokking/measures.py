@@ -18,6 +18,7 @@ from phasescope.experiments.grokking.training import task_of
 from phasescope.models import PairTransformer
 from phasescope.training import TrainingCurves
 
+N_CURVE = 40  # points of the curves that the numbers keep
 # A float32 loss is exactly zero below about 1e-8; its logarithm is drawn here.
 _LEAST_LOSS = 1e-10
 SERIES = (
@@ -78,6 +79,7 @@ def measured(
             name: float(getattr(curves, name)[-1])
             for name in ("train_loss", "train_accuracy", "test_loss", "test_accuracy")
         },
+        "curve": _thin(curves),
         "measures": {"steps": list(steps), **series},
         "untrained": _row(rows[0]),
         "final_measures": _row(final),
@@ -289,3 +291,13 @@ def _median(values: Tensor) -> float | None:
     kept = values[values.isfinite()]
     median = float(kept.median()) if len(kept) else math.nan
     return median if math.isfinite(median) else None
+
+
+def _thin(curves: TrainingCurves) -> dict[str, list[Any]]:
+    """Losses and test accuracy at some log-spaced steps."""
+    steps = curves.steps.numpy()
+    rows = np.unique(np.geomspace(1, steps[-1] + 1, N_CURVE).round().astype(int)) - 1
+    found: dict[str, list[Any]] = {"steps": steps[rows].tolist()}
+    for name in ("train_loss", "test_loss", "test_accuracy"):
+        found[name] = getattr(curves, name).numpy()[rows].tolist()
+    return found
