@@ -91,6 +91,18 @@ def numbers(time: float, jitter: float, **changes: Any) -> dict[str, Any]:
             "root_second_moment": {"before_spikes": 1e-6, "quiet": 1e-6},
         },
         "falling_share": group("falling", share=0.9 + jitter)["share"],
+        "key_growth": {
+            "fits": [
+                {
+                    "aicc_difference": difference,
+                    "null_difference": -5.0,
+                    "rmse_share": 0.02 + jitter,
+                    "logistic_rmse_share": 0.05,
+                    "decay_share": 0.1,
+                }
+                for difference in (-3.0, 20.0 + jitter, 30.0, 40.0)
+            ]
+        },
     }
 
 
@@ -238,3 +250,13 @@ def test_what_is_recorded_does_not_part_runs_of_one_setting():
     other = grokking.Results(replace(grokking.DEFAULT, seed=3, weights_every=7, scales_every=0), {})
     larger = grokking.Results(replace(grokking.DEFAULT, seed=4, p=113), {})
     assert len(Evidence([*runs, other, larger]).runs()) == 4
+
+
+def test_the_growth_of_key_frequencies_is_answered_beside_its_null():
+    found = {c.id: c for c in grokking.claims(planted())}
+    law, circuit = found["C22"], found["E12"]
+    assert law.verdict == circuit.verdict == "answered"
+    assert law.value == 0.75
+    assert "Of 40 key frequencies" in law.sentence
+    assert law.null == "logistics with the same residuals: 0 [0, 0]"
+    assert circuit.value == pytest.approx(0.02, abs=0.01)

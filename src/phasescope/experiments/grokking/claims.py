@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from phasescope.experiments.grokking.activations import activation_claims
 from phasescope.experiments.grokking.config import SMOKE, Results
 from phasescope.experiments.grokking.evidence import Evidence
+from phasescope.experiments.grokking.growth_claims import growth_claims
 from phasescope.experiments.grokking.operations import operation_claims
 from phasescope.experiments.grokking.optimizers import optimizer_claims
 from phasescope.experiments.grokking.spectra_claims import spectra_claims
@@ -27,9 +28,12 @@ def claims(results: Sequence[Results]) -> list[Claim]:
         results: Runs and batches of any settings.
     """
     evidence = Evidence(results)
+    of_keys, of_circuits = growth_claims(evidence)
     return [
         *operation_claims(evidence),
         *activation_claims(evidence),
         *optimizer_claims(evidence),
+        of_keys,
         *spectra_claims([r for r in results if r.config.n_steps > SMOKE.n_steps]),
+        of_circuits,
     ]

@@ -18,7 +18,11 @@ Growth = dict[str, Any]
 
 
 def key_growth(
-    steps: Sequence[int], coefficients: Sequence[Sequence[float]], keys: Sequence[int]
+    steps: Sequence[int],
+    coefficients: Sequence[Sequence[float]],
+    keys: Sequence[int],
+    *,
+    fitted: bool = True,
 ) -> Growth:
     """Coefficients of the key frequencies over training, and both laws fitted to each.
 
@@ -31,18 +35,19 @@ def key_growth(
         steps: Steps at which the network was measured.
         coefficients: Of frequency 1, 2, …, at each step.
         keys: Key frequencies of the final network.
+        fitted: Whether the laws are fitted, which takes about two seconds for each key.
     """
     gap = int(np.median(np.diff(steps)))
     even = [i for i, step in enumerate(steps) if step % gap == 0]
     at = [steps[i] for i in even]
     curves = {key: [float(coefficients[i][key - 1]) for i in even] for key in keys}
-    fits = [fit for key, curve in curves.items() if (fit := _fit(key, at, curve)) is not None]
+    fits = [_fit(key, at, curve) for key, curve in curves.items()] if fitted else []
     return {
         "steps": at,
         "curves": {
             str(key): [float(f"{value:.5g}") for value in curve] for key, curve in curves.items()
         },
-        "fits": fits,
+        "fits": [fit for fit in fits if fit is not None],
     }
 
 

@@ -14,6 +14,8 @@ import phasescope as ps
 from phasescope.analysis.grokking import ProgressMeasures, measure, observe
 from phasescope.experiments.grokking.anatomy import EXTRA_SERIES, anatomy, extra_values
 from phasescope.experiments.grokking.config import Config
+from phasescope.experiments.grokking.evidence import PLAIN
+from phasescope.experiments.grokking.growth import key_growth
 from phasescope.experiments.grokking.training import task_of
 from phasescope.models import PairTransformer
 from phasescope.training import TrainingCurves
@@ -85,6 +87,9 @@ def measured(
         "final_measures": _row(final),
         "other_basis": _row(measure(seen, task, split, basis=other)) if other else None,
         "anatomy": anatomy(last, seen, task, split),
+        "key_growth": key_growth(
+            steps, [row.cube_coefficients for row in rows], keys, fitted=_is_plain(config)
+        ),
         "times": _times(curves),
         "phases": phases,
         "clean_up": _in_clean_up(phases, steps, series),
@@ -92,6 +97,11 @@ def measured(
         "spikes": _spikes(curves, steps, series, phases),
         "falling_share": ps.falling_share(curves.train_loss),
     }
+
+
+def _is_plain(config: Config) -> bool:
+    """Whether this is the setting whose growth a rule speaks of; fits take seconds a seed."""
+    return all(getattr(config, name) == value for name, value in PLAIN.items())
 
 
 def developments(

@@ -2,8 +2,8 @@
 
 Reproduces the post "Multi-Component Learning and S-Curves" and its comment thread [1]: a target C =
 A Bᵀ of rank 1, 2, 10 or 100 (d = 100) is learned by X Yᵀ from random factors. Settles E1-E11 of the
-catalogue of claims; E12, whether a sub-circuit of a real network follows this model, is decided on
-runs of the grokking laboratory with `phasescope.compare_growth`.
+catalogue of claims; E12, whether a sub-circuit of a real network follows this model, is decided by
+the experiment `grokking` with `phasescope.compare_growth`.
 
 Differences from the source: 128 seeds per setting where it shows up to 10, statistics with
 intervals where it argues from curves, and the exact four-equation theory beside rank one. The

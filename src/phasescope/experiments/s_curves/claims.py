@@ -1,10 +1,9 @@
-"""The claims E1-E12 over all settings; their rules were committed before the seeds ran."""
+"""The claims E1-E11 over all settings; their rules were committed before the seeds ran."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from phasescope.experiments.rules import not_tested
 from phasescope.experiments.s_curves import contests, plateaus, softmax
 from phasescope.experiments.s_curves.config import Results
 from phasescope.experiments.s_curves.evidence import Evidence
@@ -20,11 +19,4 @@ def claims(results: Sequence[Results]) -> list[Claim]:
     evidence = Evidence(results)
     rules = (*plateaus.RULES, *contests.RULES, *softmax.RULES)
     found = [rule.claim(evidence) for rule in rules]
-    found.append(
-        not_tested(
-            softmax.SUBCIRCUIT,
-            evidence.source,
-            "The comparison is tested on planted series; it waits for the grokking runs.",
-        )
-    )
     return sorted(found, key=lambda claim: int(claim.id[1:]))

@@ -10,7 +10,7 @@ import numpy as np
 
 SOURCE = "A. Jermyn and B. Shlegeris, Multi-Component Learning and S-Curves (LessWrong), and thread"
 RUNTIME = "two cores: 3 to 60 s per setting of 128 seeds, 15 minutes for the whole grid"
-CLAIM_IDS = ("E1", "E2", "E3", "E4", "E5", "E6", "E7", "E8", "E9", "E10", "E11", "E12")
+CLAIM_IDS = ("E1", "E2", "E3", "E4", "E5", "E6", "E7", "E8", "E9", "E10", "E11")
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Decision rules of the claims about losses behind a softmax: E9 and E10; and E12."""
+"""Decision rules of the claims about losses behind a softmax: E9 and E10."""
 
 from __future__ import annotations
 
@@ -84,10 +84,6 @@ def _e10(e: Evidence) -> Finding:
     )
 
 
-def _e12(e: Evidence) -> Finding:
-    raise AssertionError("E12 has no settings of this experiment")
-
-
 RULES = (
     Rule(
         "E9",
@@ -109,12 +105,4 @@ RULES = (
         (*CROSS_ENTROPY.values(), WARM_CROSS_ENTROPY, *SOFTMAX_ERROR.values()),
         _e10,
     ),
-)
-SUBCIRCUIT = Rule(
-    "E12",
-    "does a sub-circuit of a real network follow this model (with C22)",
-    "`phasescope.compare_growth` on the key-frequency coefficients of the grokking laboratory's "
-    "runs: the rank-one law with decay against a logistic, by Akaike's criterion.",
-    (),
-    _e12,
 )
