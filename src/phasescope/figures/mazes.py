@@ -82,6 +82,8 @@ def maze_walks(walks: Mapping[str, Walks]) -> go.Figure:
                 "steps": steps,
                 "currentvalue": {"prefix": "agent: "},
                 "pad": {"t": 16, "b": 40},
+                "x": 0.07,
+                "len": 0.86,  # labels stand centred below their ends
             }
         ],
     )
