@@ -1,3 +1,6 @@
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -91,3 +94,13 @@ def test_what_cannot_be_is_refused_with_a_reason():
         MazeEnv(n_levels=5).reset(options={"level": 9})
     assert env.get_attr("time_limit") == [42, 42]
     assert env.env_is_wrapped(object) == [False, False]
+
+
+def test_the_example_of_the_page_makes_an_agent_that_trains():
+    page = Path(__file__).parents[2] / "docs" / "integrations.md"
+    blocks = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    (block,) = (text for text in blocks if "MazeVecEnv" in text)
+    names = {}
+    exec(block, names)
+    names["model"].learn(1)
+    assert names["model"].num_timesteps == 16 * 32

@@ -161,9 +161,9 @@ class MazeBatch:
                 if channel < self.n_channels:
                     self._seen[envs[which], channel * n2 + there[which]] = 0
             self._goals[found] = NOWHERE
-        terminated = (self._goals < 0).all(0)
+        terminated = np.all(self._goals < 0, axis=0)
         if self.corner_ends:
-            terminated |= there == self.levels.corner
+            terminated = terminated | (there == self.levels.corner)
         truncated = ~terminated & (self._moves >= self.time_limit)
         ended = np.flatnonzero(terminated | truncated)
         last = self._seen[ended].reshape(-1, *self.shape)

@@ -48,16 +48,18 @@ def maze_walks(walks: Mapping[str, Walks]) -> go.Figure:
     figure = make_subplots(
         rows=rows, cols=min(n_levels, _COLUMNS), horizontal_spacing=0.02, vertical_spacing=0.03
     )
+    n_static = 0
     for level in range(n_levels):
         at: Any = {"row": level // _COLUMNS + 1, "col": level % _COLUMNS + 1}
-        for trace in _maze(walks, level):
+        drawn = _maze(walks, level)
+        n_static += len(drawn)
+        for trace in drawn:
             figure.add_trace(trace, **at)
         figure.update_yaxes(
             scaleanchor=f"x{level + 1 if level else ''}", autorange="reversed", **at
         )
     figure.update_xaxes(visible=False)
     figure.update_yaxes(visible=False)
-    n_static = len(figure.data)
     ways_drawn = []
     for index, (name, ways) in enumerate(walks.items()):
         for level in range(n_levels):
@@ -70,7 +72,7 @@ def maze_walks(walks: Mapping[str, Walks]) -> go.Figure:
         {
             "method": "restyle",
             "label": plain(name),
-            "args": [{"visible": [True] * n_static + [drawn == name for drawn in ways_drawn]}],
+            "args": [{"visible": [True] * n_static + [agent == name for agent in ways_drawn]}],
         }
         for name in walks
     ]

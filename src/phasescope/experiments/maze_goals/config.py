@@ -9,7 +9,9 @@ from typing import Any, Literal
 from phasescope.datasets import MazeLevels, MazeMix, Walks
 
 SOURCE = "G. Baker, SVD of a time series of gradient updates (LessWrong): its plan for an RL maze"
-RUNTIME = "two cores: two minutes a seed, and one with stars; the preset procgen: four weeks"
+RUNTIME = (
+    "one core: a minute and a half a seed, half a minute with stars; preset procgen: four days"
+)
 CLAIM_IDS = ("A24", "A25", "A26", "A27", "A28")
 
 

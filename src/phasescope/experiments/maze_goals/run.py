@@ -271,8 +271,11 @@ def detail_of(config: Config, numbers: dict[str, Any]) -> Detail | None:
         return None
     n = stored["size"]
     walls = np.array([[mark == "#" for mark in maze] for maze in stored["walls"]])
-    places = [np.array(stored[name], dtype=np.int64) for name in ("agent", "cheese", "star")]
-    levels = MazeLevels(walls.reshape(-1, n, n), *places, np.zeros(len(walls), dtype=bool))
+    agent, cheese, star = (
+        np.array(stored[name], dtype=np.int64) for name in ("agent", "cheese", "star")
+    )
+    shown = np.zeros(len(walls), dtype=bool)
+    levels = MazeLevels(walls.reshape(-1, n, n), agent, cheese, star, shown)
     replays = []
     for name, ways in stored["ways"].items():
         longest = max(map(len, ways))
