@@ -1,0 +1,1 @@
+"""Permutations of hidden units: derived from a model, and found between two models."""
