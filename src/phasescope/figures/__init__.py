@@ -7,6 +7,7 @@ from phasescope.figures.alternatives import (
     curves_by_directions,
     losses_over_steps,
 )
+from phasescope.figures.basins import basin_paths, loss_plane
 from phasescope.figures.bundles import Bundle, curves_beside_nulls
 from phasescope.figures.counts import SettingCounts, counts_against_dropped_steps, counts_by_setting
 from phasescope.figures.curves import metrics_over_time, norms_over_time, training_curves
@@ -69,6 +70,7 @@ __all__ = [
     "alignment_over_training",
     "bias_against_selectivity",
     "component_frequencies",
+    "basin_paths",
     "component_overlaps",
     "component_profiles",
     "counts_against_dropped_steps",
@@ -79,6 +81,7 @@ __all__ = [
     "dimensionality_levels",
     "explained_variance",
     "grokking_curves",
+    "loss_plane",
     "losses_over_steps",
     "matrices_on_slider",
     "means_against",

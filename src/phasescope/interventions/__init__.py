@@ -1,5 +1,7 @@
 """Acting on training, weights and activations: projecting, ablating, patching, replaying."""
 
+from phasescope.interventions.basins import BasinReport, same_basin
+from phasescope.interventions.curves import Curve, CurveTraining, train_curve
 from phasescope.interventions.displacement import ALPHAS, Ablation, ablate, ablated
 from phasescope.interventions.forking import fork
 from phasescope.interventions.gradients import add_noise, chain, keep, remove
@@ -26,6 +28,9 @@ __all__ = [
     "Ablation",
     "AblationEffects",
     "AtWeights",
+    "BasinReport",
+    "Curve",
+    "CurveTraining",
     "InSubspace",
     "IntrinsicDimension",
     "Part",
@@ -53,4 +58,6 @@ __all__ = [
     "replay",
     "replay_curves",
     "waves",
+    "same_basin",
+    "train_curve",
 ]

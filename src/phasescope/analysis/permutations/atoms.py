@@ -237,7 +237,7 @@ class Atoms:
 
 
 def _aligned(old: Sequence[int], new: Sequence[int]) -> list[tuple[list[int], list[int]]]:
-    """Groups of neighbouring axes, as small as possible, that hold as many numbers before and after."""
+    """The smallest groups of neighbouring axes that hold as many numbers before and after."""
     if math.prod(old) == 0:
         return [(list(range(len(old))), list(range(len(new))))]
     groups, i, j = [], 0, 0

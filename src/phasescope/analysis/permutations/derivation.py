@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -10,7 +10,14 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
-from phasescope.analysis.permutations.symmetry import Factor, Group, PermutationSymmetry
+from phasescope.analysis.permutations.atoms import Axis
+from phasescope.analysis.permutations.symmetry import (
+    Axes,
+    Factor,
+    Group,
+    PermutationSymmetry,
+    ReadActivations,
+)
 from phasescope.analysis.permutations.tracing import Tracing, trace
 from phasescope.models.evaluation import evaluating
 
@@ -57,17 +64,17 @@ def permutation_symmetry(
         >>> model = PairTransformer(5, d_model=8, n_heads=2, d_mlp=6)
         >>> symmetry = permutation_symmetry(model, (torch.tensor([[0, 1], [2, 3]]),))
         >>> for group in symmetry.groups.values():
-        ...     print(group.size, "for each of" if group.parent else "", group.parent or "")
-        8
-        2
-        4 for each of blocks.0.attn.W_Q
-        4 for each of blocks.0.attn.W_Q
-        6
+        ...     print(group.size, group.parent)
+        8 None
+        2 None
+        4 blocks.0.attn.W_Q
+        4 blocks.0.attn.W_Q
+        6 None
 
     References:
         Ainsworth, Hayase & Srinivasa (2022), "Git Re-Basin", arXiv:2209.04836, section 2.
     """
-    function, state, buffers, tied = _as_function(model, state)
+    function, state, buffers, tied = as_function(model, state)
     given = {name: value.detach() for name, value in state.items()}
     if isinstance(model, nn.Module):
         with evaluating(model):
@@ -79,9 +86,10 @@ def permutation_symmetry(
         symmetry = _described(tracing, given, parameters, tied, nested=nested)
         if not symmetry.groups:
             reasons = "; ".join(f"{k}: {v}" for k, v in list(symmetry.frozen.items())[:4])
+            reasons = reasons or "it has none"
             raise ValueError(
                 "a model with hidden units that may be permuted is required, but no axis of its "
-                f"{len(parameters)} parameters could be proved free ({reasons or 'all are inputs or outputs'})."
+                f"{len(parameters)} parameters could be proved free ({reasons})."
             )
         context = evaluating(model) if isinstance(model, nn.Module) else torch.no_grad()
         with context:
@@ -93,16 +101,17 @@ def permutation_symmetry(
     raise AssertionError("unreachable")
 
 
-def _as_function(
+def as_function(
     model: nn.Module | Function, state: Mapping[str, Tensor] | None
-) -> tuple[Function, Mapping[str, Tensor], list[str], dict[str, str]]:
+) -> tuple[Function, dict[str, Tensor], list[str], dict[str, str]]:
+    """A function of a state and inputs, its state, and the names of buffers and tied parameters."""
     if not isinstance(model, nn.Module):
         if state is None:
             raise ValueError(
                 "the weights of a function are required in state=, but there are none. Pass "
                 "permutation_symmetry(function, inputs, state={...})."
             )
-        return model, state, [], {}
+        return model, dict(state), [], {}
     tensors: dict[str, Tensor] = {}
     tied: dict[str, str] = {}
     first: dict[int, str] = {}
@@ -162,11 +171,16 @@ def _described(
     def factors(segment: tuple[int, ...]) -> tuple[Factor, ...]:
         return tuple(names.get(a, atoms.size(a)) for a in segment)
 
-    axes = {
-        name: tuple(_merged(tuple(factors(s) for s in axis)) for axis in axes)
-        for name, axes in resolved.items()
-    }
-    return PermutationSymmetry(groups, axes, parameters, tied, frozen)
+    def described(labels: Sequence[Axis]) -> Axes:
+        return tuple(_merged(tuple(factors(s) for s in axis)) for axis in labels)
+
+    readings = []
+    for call, operand, labels in tracing.readings:
+        axes = described([atoms.resolve(axis) for axis in labels])
+        if any(isinstance(f, str) for axis in axes for segment in axis for f in segment):
+            readings.append(ReadActivations(call, operand, axes))
+    axes = {name: described(labels) for name, labels in resolved.items()}
+    return PermutationSymmetry(groups, axes, parameters, tied, frozen, tuple(readings))
 
 
 def _merged(segments: tuple[tuple[Factor, ...], ...]) -> tuple[tuple[Factor, ...], ...]:
@@ -268,7 +282,7 @@ def _moved(
     dtype: torch.dtype | None,
     generator: torch.Generator,
 ) -> dict[str, Tensor]:
-    """Weights a little off, so that nothing is zero or equal by accident; variances stay positive."""
+    """Weights a little off, so that nothing is zero or equal by accident; variances > 0."""
     result = {}
     for name, value in state.items():
         if not value.is_floating_point():
@@ -294,7 +308,9 @@ def _cast(value: Any, dtype: torch.dtype | None) -> Any:
     return value.to(dtype)
 
 
-def _outputs(function: Function, state: Mapping[str, Tensor], inputs: tuple[Any, ...]) -> list[Tensor]:
+def _outputs(
+    function: Function, state: Mapping[str, Tensor], inputs: tuple[Any, ...]
+) -> list[Tensor]:
     outputs = tree_leaves(function(state, *inputs))
     return [o for o in outputs if isinstance(o, Tensor) and o.is_floating_point() and o.numel()]
 
@@ -315,8 +331,8 @@ def _refuse(
         if _error(function, symmetry, state, inputs, seed, only=name)[0] > bound
     ]
     raise ValueError(
-        "the permutations derived from the trace must leave the function unchanged, but they change "
-        f"the outputs by {error:.2g} of the largest (allowed: {bound:.0e}). The groups "
+        "the permutations derived from the trace must leave the function unchanged, but they "
+        f"change the outputs by {error:.2g} of the largest (allowed: {bound:.0e}). The groups "
         f"{', '.join(wrong or symmetry.groups)} are not symmetric: does the model draw random "
         "numbers in evaluation mode, or keep state between calls?"
     )

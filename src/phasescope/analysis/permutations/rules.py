@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -19,6 +19,7 @@ from phasescope.analysis.permutations.atoms import SINGLE, Atoms, Axis
 Labels = list[Axis]
 
 
+@runtime_checkable
 class Trace(Protocol):
     """What a rule may use of the trace that it belongs to."""
 
@@ -72,6 +73,8 @@ def broadcast(trace: Trace, labels: Sequence[Labels], shape: Sequence[int]) -> L
 def elementwise(trace: Trace, args: Sequence[Any], named: Mapping[str, Any], out: Any) -> Any:
     """Entry by entry, such as an activation or a sum."""
     given = [trace.of(a) for a in args if isinstance(a, Tensor)]
+    if isinstance(out, tuple):
+        return [broadcast(trace, given, out[0].shape), *[None] * (len(out) - 1)]
     return broadcast(trace, given, out.shape)
 
 
@@ -80,13 +83,19 @@ def _same(trace: Trace, args: Sequence[Any], named: Mapping[str, Any], out: Any)
     return trace.of(args[0])
 
 
-for _name in ("clone", "_to_copy", "contiguous", "copy_", "nan_to_num"):
+_MORE = "clone _to_copy contiguous copy_ nan_to_num _prelu_kernel hardswish log_sigmoid_forward"
+for _name in _MORE.split():
     RULES[f"aten::{_name}"] = elementwise
+
+
+@_rule("arange", "linspace", "logspace", "eye", "tril_indices")
+def _constant(trace: Trace, args: Sequence[Any], named: Mapping[str, Any], out: Any) -> Labels:
+    return _fixed(trace, out.shape, "an axis of a constant")
 
 
 @_rule("zeros", "ones", "full", "zeros_like", "ones_like", "full_like", "new_zeros", "new_ones")
 @_rule("new_full", "empty", "empty_like", "new_empty", "scalar_tensor")
-def _constant(trace: Trace, args: Sequence[Any], named: Mapping[str, Any], out: Any) -> Labels:
+def _equal(trace: Trace, args: Sequence[Any], named: Mapping[str, Any], out: Any) -> Labels:
     # All entries are equal (or about to be written), so their order means nothing yet.
     return [trace.atoms.axis(n) for n in out.shape]
 
@@ -178,7 +187,11 @@ def _stack(trace: Trace, args: Sequence[Any], named: Mapping[str, Any], out: Any
     dim = named["dim"] % out.ndim
     shape = out.shape[:dim] + out.shape[dim + 1 :]
     axes = broadcast(trace, [trace.of(t) for t in args[0]], shape)
-    return [*axes[:dim], trace.atoms.axis(out.shape[dim], frozen="tensors are stacked"), *axes[dim:]]
+    return [
+        *axes[:dim],
+        trace.atoms.axis(out.shape[dim], frozen="tensors are stacked"),
+        *axes[dim:],
+    ]
 
 
 @_rule("mm", "bmm", "mv", "dot", "addmm", "baddbmm", "addmv")
@@ -270,9 +283,7 @@ def _batch_norm(trace: Trace, args: Sequence[Any], named: Mapping[str, Any], out
         trace.note_statistics(value)
     if isinstance(out, Tensor):
         return x
-    rest = [
-        [x[1]] if o.ndim == 1 and o.shape == (args[0].shape[1],) else None for o in out[1:]
-    ]
+    rest = [[x[1]] if o.ndim == 1 and o.shape == (args[0].shape[1],) else None for o in out[1:]]
     return [x, *rest]
 
 
@@ -315,7 +326,9 @@ def _reduce(trace: Trace, args: Sequence[Any], named: Mapping[str, Any], out: An
         chosen = {d % len(axes) for d in ([dims] if isinstance(dims, int) else dims)}
         kept = outs[0].ndim == len(axes)
         result = [
-            SINGLE if d in chosen else axis for d, axis in enumerate(axes) if kept or d not in chosen
+            SINGLE if d in chosen else axis
+            for d, axis in enumerate(axes)
+            if kept or d not in chosen
         ]
     return [result] * len(outs) if isinstance(out, tuple) else result
 

@@ -28,6 +28,22 @@ class Group:
     """A group, such as heads, for each of whose members these units are permuted separately."""
 
 
+Axes = tuple[tuple[tuple[Factor, ...], ...], ...]
+"""Of a tensor: its axes, the segments of each, and the factors of each segment."""
+
+
+@dataclass(frozen=True)
+class ReadActivations:
+    """A tensor of activations that the model multiplies by weights or by other activations."""
+
+    call: int
+    """Number of the multiplication in the traced call."""
+    operand: int
+    """Number of its operand."""
+    axes: Axes
+    """Groups and lengths, those of batches as they were traced."""
+
+
 @dataclass(frozen=True)
 class Block:
     """A part of a parameter that is a product of factors: a tensor with an axis for each."""
@@ -76,14 +92,16 @@ class PermutationSymmetry:
     """
 
     groups: dict[str, Group]
-    axes: dict[str, tuple[tuple[tuple[Factor, ...], ...], ...]]
+    axes: dict[str, Axes]
     """Of every parameter and buffer: its axes, their segments, and the factors of each."""
     parameters: tuple[str, ...]
     """Which of them are trained; tied ones once. The others are buffers."""
     tied: dict[str, str]
     """Other names of tied parameters, and the name that `axes` has them under."""
     frozen: dict[str, str]
-    """Axes that keep their order though they are no inputs or outputs, and why."""
+    """Axes, or parts of them, that keep their order, and why."""
+    readings: tuple[ReadActivations, ...]
+    """Where activations are read, for `match_activations`."""
 
     def identity(self) -> Permutations:
         """Everything where it is."""
@@ -109,9 +127,7 @@ class PermutationSymmetry:
             result[name] = back
         return result
 
-    def composed(
-        self, first: Mapping[str, Tensor], second: Mapping[str, Tensor]
-    ) -> Permutations:
+    def composed(self, first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> Permutations:
         """The permutations that do what `first` does, and then what `second` does."""
         result = {}
         for name, before in first.items():
@@ -157,7 +173,32 @@ class PermutationSymmetry:
     @cached_property
     def blocks(self) -> dict[str, tuple[Block, ...]]:
         """Every tensor in parts that are products."""
-        return {name: tuple(self._blocks_of(name)) for name in self.axes}
+        return {name: tuple(self.blocks_of(name, axes)) for name, axes in self.axes.items()}
+
+    def blocks_of(self, name: str, axes: Axes) -> Iterator[Block]:
+        """The products that a tensor with these axes consists of."""
+        choices = []
+        for segments in axes:
+            start, spans = 0, []
+            for segment in segments:
+                length = self._length(segment)
+                spans.append((slice(start, start + length), segment))
+                start += length
+            choices.append(spans)
+        for chosen in itertools.product(*choices):
+            factors = [(a, f) for a, (_, segment) in enumerate(chosen) for f in segment]
+            groups = tuple(f if isinstance(f, str) else None for _, f in factors)
+            shape = tuple(f if isinstance(f, int) else self.groups[f].size for _, f in factors)
+            parents = tuple(
+                None
+                if g is None or self.groups[g].parent is None
+                else min(
+                    (d for d, other in enumerate(groups) if other == self.groups[g].parent),
+                    key=lambda d, a=a: factors[d][0] != a,
+                )
+                for g, (a, _) in zip(groups, factors, strict=True)
+            )
+            yield Block(name, tuple(s for s, _ in chosen), shape, groups, parents)
 
     def children(self, name: str) -> list[str]:
         """Groups that are permuted separately for each member of this one."""
@@ -190,7 +231,11 @@ class PermutationSymmetry:
     def __str__(self) -> str:
         lines = []
         for group in self.groups.values():
-            names = [n for n, blocks in self.blocks.items() if any(group.name in b.groups for b in blocks)]
+            names = [
+                n
+                for n, blocks in self.blocks.items()
+                if any(group.name in b.groups for b in blocks)
+            ]
             where = ", ".join(names[:4]) + (f", … ({len(names)} tensors)" if len(names) > 4 else "")
             each = f" for each of {group.parent}" if group.parent else ""
             lines.append(f"{group.name}: {group.size} units{each}, in {where}")
@@ -198,30 +243,6 @@ class PermutationSymmetry:
 
     def _length(self, segment: tuple[Factor, ...]) -> int:
         return math.prod(f if isinstance(f, int) else self.groups[f].size for f in segment)
-
-    def _blocks_of(self, name: str) -> Iterator[Block]:
-        choices = []
-        for segments in self.axes[name]:
-            start, spans = 0, []
-            for segment in segments:
-                length = self._length(segment)
-                spans.append((slice(start, start + length), segment))
-                start += length
-            choices.append(spans)
-        for chosen in itertools.product(*choices):
-            factors = [(a, f) for a, (_, segment) in enumerate(chosen) for f in segment]
-            groups = tuple(f if isinstance(f, str) else None for _, f in factors)
-            shape = tuple(f if isinstance(f, int) else self.groups[f].size for _, f in factors)
-            parents = tuple(
-                None
-                if g is None or self.groups[g].parent is None
-                else min(
-                    (d for d, other in enumerate(groups) if other == self.groups[g].parent),
-                    key=lambda d, a=a: factors[d][0] != a,
-                )
-                for g, (a, _) in zip(groups, factors, strict=True)
-            )
-            yield Block(name, tuple(s for s, _ in chosen), shape, groups, parents)
 
     def _check_permutations(self, permutations: Mapping[str, Tensor]) -> None:
         for name, permutation in permutations.items():
@@ -232,7 +253,9 @@ class PermutationSymmetry:
                 )
             wanted = (*self.parent_size(name), self.groups[name].size)
             straight = torch.arange(wanted[-1], device=permutation.device).expand(wanted)
-            if permutation.shape != wanted or not torch.equal(permutation.sort(-1).values, straight):
+            if permutation.shape != wanted or not torch.equal(
+                permutation.sort(-1).values, straight
+            ):
                 raise ValueError(
                     f"the permutation of {name!r} must have shape {wanted} and hold every number "
                     f"from 0 to {wanted[-1] - 1} once in a row, but it has shape "

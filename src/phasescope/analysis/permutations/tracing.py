@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from phasescope.analysis.permutations.atoms import SINGLE, Atoms, Axis
+from phasescope.analysis.permutations.atoms import Atoms, Axis
 from phasescope.analysis.permutations.rules import RULES, VIEWS, Labels, elementwise
 
 
@@ -26,10 +27,11 @@ class Tracing(TorchDispatchMode):
         self._buffers, self._statistics = set(buffers), set[str]()
         self._used: list[Axis] = []
         self.occurrences: list[Labels] = []
-        self.readings: list[tuple[int, int, int, Labels]] = []
-        """Number of a call, of its argument and of an axis that it sums over; and the labels."""
+        self.readings: list[tuple[int, int, Labels]] = []
+        """Number of a multiplication, of an operand that is no parameter, and its labels."""
+        self._raw = {id(value) for value in state.values()}
         self.unknown: list[str] = []
-        self._n_calls = 0
+        self._n_reads = 0
         for value in state.values():
             self._give(value, [self.atoms.axis(n) for n in value.shape])
         for value in tree_leaves(inputs):
@@ -41,7 +43,6 @@ class Tracing(TorchDispatchMode):
     ) -> Any:
         """Run one operation and label what comes out."""
         out = func(*args, **(kwargs or {}))
-        call, self._n_calls = self._n_calls, self._n_calls + 1
         given = complete(func, args, kwargs or {})
         values, name = list(given.values()), func._schema.name
         tensors = [t for t in tree_leaves(values) if isinstance(t, Tensor)]
@@ -59,7 +60,10 @@ class Tracing(TorchDispatchMode):
                 self._give(t, self._fixed(t, reason))
             return out
         labels = rule(self, values, given, out)
-        self._note_reading(call, name, values)
+        self._note_reading(name, values)
+        looks_on = name in VIEWS or name in ("aten::clone", "aten::_to_copy")
+        if looks_on and all(id(t) in self._raw for t in tensors):
+            self._raw |= {id(t) for t in outs}
         several = isinstance(out, tuple | list)
         for value, axes in zip(out, labels, strict=True) if several else [(out, labels)]:
             if isinstance(value, Tensor):
@@ -109,39 +113,44 @@ class Tracing(TorchDispatchMode):
     def _fixed(self, value: Tensor, reason: str) -> Labels:
         return [self.atoms.axis(n, frozen=reason) for n in value.shape]
 
-    def _note_reading(self, call: int, name: str, values: list[Any]) -> None:
-        """Keep where an activation is multiplied by weights, and the axis that is summed over."""
-        if name in ("aten::mm", "aten::addmm", "aten::linear", "aten::baddbmm", "aten::bmm"):
-            first = next(
-                i for i, v in enumerate(values) if isinstance(v, Tensor)
-            ) + (name in ("aten::addmm", "aten::baddbmm"))
-            axis = values[first].ndim - 1
-        elif name == "aten::convolution":
-            first, axis = 0, 1
-        else:
-            return
-        labels = self.of(values[first])
-        if labels[axis] != SINGLE:
-            self.readings.append((call, first, axis, labels))
+    def _note_reading(self, name: str, values: list[Any]) -> None:
+        operands = _operands(name, values)
+        for number, operand in enumerate(operands):
+            if id(operand) not in self._raw:
+                self.readings.append((self._n_reads, number, self.of(operand)))
+        self._n_reads += bool(operands)
 
 
-class Reading(TorchDispatchMode):
-    """Collects arguments of some calls while a model runs again."""
+class Collecting(TorchDispatchMode):
+    """Collects operands of multiplications, by the numbers of both, while a model runs again."""
 
-    def __init__(self, wanted: Mapping[int, int]) -> None:
+    def __init__(self, wanted: Sequence[tuple[int, int]]) -> None:
         super().__init__()
-        self._wanted, self._n_calls = wanted, 0
-        self.values: dict[int, Tensor] = {}
+        self._wanted, self._n_reads = set(wanted), 0
+        self.values: dict[tuple[int, int], Tensor] = {}
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
-        """Run one operation; keep its argument if it is wanted."""
-        call, self._n_calls = self._n_calls, self._n_calls + 1
-        if call in self._wanted:
-            given = list(complete(func, args, kwargs or {}).values())
-            self.values[call] = given[self._wanted[call]].detach().clone()
+        """Run one operation; keep its operands if they are wanted."""
+        values = list(complete(func, args, kwargs or {}).values())
+        operands = _operands(func._schema.name, values)
+        for number, operand in enumerate(operands):
+            if (self._n_reads, number) in self._wanted:
+                self.values[self._n_reads, number] = operand.detach().clone()
+        self._n_reads += bool(operands)
         return func(*args, **(kwargs or {}))
+
+
+def _operands(name: str, values: list[Any]) -> list[Tensor]:
+    """What a multiplication reads besides weights; nothing for other operations."""
+    if name.startswith("aten::_scaled_dot_product"):
+        return values[:3]
+    if name in ("aten::addmm", "aten::baddbmm"):
+        return values[1:2]
+    if name in ("aten::mm", "aten::bmm", "aten::linear", "aten::convolution"):
+        return values[:1]
+    return []
 
 
 def complete(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
@@ -166,13 +175,20 @@ def trace(
     buffers: Sequence[str],
 ) -> Tracing:
     """Run ``function(state, *inputs)`` and label the axes of everything in it."""
-    before = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)  # one operation that hides the heads
-    try:
+    with visible_heads():
         tracing = Tracing(state, inputs, buffers)
         with torch.no_grad(), tracing:
             output = function(state, *inputs)
         tracing.finish(state, output)
+    return tracing
+
+
+@contextmanager
+def visible_heads() -> Iterator[None]:
+    """Without PyTorch's one operation for a whole layer of attention, in which heads are hidden."""
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
     finally:
         torch.backends.mha.set_fastpath_enabled(before)
-    return tracing

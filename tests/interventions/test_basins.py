@@ -1,0 +1,146 @@
+"""One call tells planted copies and forks from models of other basins."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+import phasescope as ps
+from figures.captions import check_house_rules
+from phasescope.interventions import same_basin
+from phasescope.models import MLP, seeded
+
+X = torch.randn(400, 2, generator=torch.Generator().manual_seed(0))
+Y = ((X[:, 0] * X[:, 1]) > 0).long()
+DATA = {"train": (X[:300], Y[:300]), "test": (X[300:], Y[300:])}
+
+
+def build() -> MLP:
+    return MLP((2, 12, 2))
+
+
+def trained(seed: int, *, model: nn.Module | None = None, order: int = 0, n: int = 300):
+    model = seeded(build, seed) if model is None else model
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.3, momentum=0.9)
+    generator = torch.Generator().manual_seed(order)
+    for _ in range(n):
+        rows = torch.randint(0, 300, (64,), generator=generator)
+        optimizer.zero_grad()
+        functional.cross_entropy(model(X[rows]), Y[rows]).backward()
+        optimizer.step()
+    return {name: value.detach().clone() for name, value in model.state_dict().items()}
+
+
+@pytest.fixture(scope="module")
+def states() -> dict[str, dict[str, Tensor]]:
+    first = trained(0)
+    model = build()
+    model.load_state_dict(first)
+    fork = trained(0, model=model, order=9, n=30)
+    symmetry = ps.permutation_symmetry(model, (X[:2],))
+    planted = symmetry.permuted(fork, symmetry.random(torch.Generator().manual_seed(1)))
+    return {"first": first, "fork": fork, "planted": planted, "other": trained(5)}
+
+
+def test_a_fork_is_in_the_basin_as_it_is(states):
+    found = same_basin(build(), states["first"], states["fork"], DATA, tolerance=0.05)
+    assert found.same_basin
+    assert found.how == "as they are"
+    assert found.barriers["as they are"] < 0.05 < min(found.random_barriers)
+
+
+def test_a_permuted_fork_is_found_by_matching(states):
+    found = same_basin(build(), states["first"], states["planted"], DATA, tolerance=0.05)
+    assert found.how == "weights matched"
+    assert found.barriers["as they are"] > 0.1
+    assert found.distances["weights matched"] < 0.5 * found.distances["as they are"]
+    text = str(found)
+    assert text.startswith("one basin (weights matched)\ntest loss: ")
+    assert "tolerance: 0.05, as given" in text
+
+
+def test_forks_give_the_tolerance(states):
+    forks = [0.01 * i for i in range(101)]
+    found = same_basin(build(), states["first"], states["fork"], DATA, forks=forks, match=())
+    assert found.tolerance == pytest.approx(0.95)
+    assert found.tolerance_source == "95th percentile of 101 barriers between forks"
+    assert list(found.paths) == ["as they are"]
+
+
+def test_another_training_is_in_another_basin_and_a_curve_may_connect(states):
+    found = same_basin(
+        build(),
+        states["first"],
+        states["other"],
+        DATA,
+        tolerance=1e-3,
+        curve_steps=150,
+        curve_lr=0.1,
+    )
+    assert not found.same_basin
+    assert found.barriers["curve"] < min(b for name, b in found.barriers.items() if name != "curve")
+    for t, state in ((0.0, states["first"]), (1.0, None)):
+        point = found.curve.curve(t)
+        if state is not None:
+            assert all(torch.equal(point[n], state[n]) for n in state)
+    assert str(found).startswith("different basins")
+
+
+def test_batch_norms_are_handled_and_the_module_is_left_alone():
+    def network() -> nn.Module:
+        return nn.Sequential(
+            nn.Linear(2, 12, bias=False), nn.BatchNorm1d(12), nn.ReLU(), nn.Linear(12, 2)
+        )
+
+    model = seeded(network, 0)
+    state = trained(0, model=model, n=100)
+    before = {n: v.clone() for n, v in model.state_dict().items()}
+    symmetry = ps.permutation_symmetry(model, (X[:2],))
+    planted = symmetry.permuted(state, symmetry.random(torch.Generator().manual_seed(1)))
+    model.train()
+    found = same_basin(model, state, planted, DATA, tolerance=1e-4, curve_steps=3)
+    assert found.barriers["weights matched"] == pytest.approx(0, abs=1e-6)
+    assert found.barriers["as they are"] > 1e-2
+    assert model.training
+    assert all(torch.equal(v, before[n]) for n, v in model.state_dict().items())
+
+
+def test_the_figure_shows_every_path_and_the_null(states):
+    found = same_basin(build(), states["first"], states["planted"], DATA, tolerance=0.05)
+    figure = ps.figures.basin_paths(found)
+    check_house_rules(figure)
+    names = [trace.name for trace in figure.data]
+    assert names[-3:] == ["as they are", "weights matched", "activations matched"]
+    assert names.count("to random targets as far away") == 3
+    assert "one basin" in figure.layout.title.text
+
+
+def test_a_plane_is_drawn_with_its_models_and_trajectories(states):
+    plane = ps.Plane.through(states["first"], states["other"], states["planted"])
+    values = ps.plane_values(ps.StateMeasure(build(), DATA), plane, n_points=4)
+    path = torch.stack([plane.coordinates(states[n]) for n in ("first", "fork")]).numpy()
+    figure = ps.figures.loss_plane(values, "test loss", trajectories={"fork": path}, log=True)
+    check_house_rules(figure)
+    assert [trace.name for trace in figure.data[:2]] == ["test loss", "fork"]
+    with pytest.raises(ValueError, match="name must be one of train loss, train accuracy"):
+        ps.figures.loss_plane(values, "loss")
+
+
+def test_bad_input_is_refused(states):
+    good = states["first"]
+    other = MLP((2, 9, 2)).state_dict()
+    with pytest.raises(ValueError, match=r"'fc1.weight' has shape \(12, 2\), but in the second"):
+        same_basin(build(), good, other, DATA)
+    with pytest.raises(ValueError, match=r"'fc1.weight' is missing in the first one. Is it of"):
+        same_basin(build(), {f"module.{n}": v for n, v in good.items()}, good, DATA)
+    with pytest.raises(ValueError, match="no axis of its 2 parameters could be proved free"):
+        line = nn.Linear(2, 2)
+        same_basin(line, line.state_dict(), line.state_dict(), DATA)
+    with pytest.raises(ValueError, match="match may hold 'weights matched' and"):
+        same_basin(build(), good, good, DATA, match=["wm"])
+    with pytest.raises(ValueError, match="forks .* or a tolerance may be given"):
+        same_basin(build(), good, good, DATA, forks=[0.1], tolerance=0.1)
+    with pytest.raises(ValueError, match="on must be one of train loss"):
+        same_basin(build(), good, good, DATA, on="loss", match=())
+    with pytest.raises(ValueError, match="at least one set of data"):
+        same_basin(build(), good, good, {})
