@@ -10,6 +10,12 @@ from phasescope.analysis.alignment import (
     principal_angles,
     relative_spread,
 )
+from phasescope.analysis.basin_map import (
+    BasinMap,
+    basin_map,
+    pairwise_barriers,
+    variance_between_basins,
+)
 from phasescope.analysis.bumps import Bumps, contested, find_bumps, other_targets
 from phasescope.analysis.direction_changes import direction_changes
 from phasescope.analysis.displacement import MeanSquaredDisplacement, mean_squared_displacement
@@ -158,6 +164,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AdamScales",
+    "BasinMap",
     "Bumps",
     "Component",
     "CountSketch",
@@ -214,6 +221,7 @@ __all__ = [
     "around_spikes",
     "at",
     "balanced_growth",
+    "basin_map",
     "compare_growth",
     "compare_with_frozen",
     "components",
@@ -278,6 +286,7 @@ __all__ = [
     "norm_null",
     "open_run",
     "other_targets",
+    "pairwise_barriers",
     "parameter_variances",
     "parameter_vectors",
     "participation_ratio",
@@ -319,6 +328,7 @@ __all__ = [
     "turning_points",
     "turning_test",
     "update_statistics",
+    "variance_between_basins",
     "walk_null",
     "whitened_gram",
 ]

@@ -100,7 +100,7 @@ def test_random_targets_are_as_far_away_tensor_by_tensor():
     target = ps.random_target(first, second, torch.Generator().manual_seed(0))
     for name in first:
         wanted, found = (s[name] - first[name] for s in (second, target))
-        assert found.norm() == pytest.approx(wanted.norm(), rel=1e-5)
+        assert found.norm().item() == pytest.approx(wanted.norm().item(), rel=1e-5)
         assert abs((wanted * found).sum()) < 0.99 * wanted.norm() * found.norm()
     assert ps.state_distance(first, target) == pytest.approx(
         ps.state_distance(first, second), rel=1e-5

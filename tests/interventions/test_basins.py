@@ -138,7 +138,7 @@ def test_bad_input_is_refused(states):
         same_basin(line, line.state_dict(), line.state_dict(), DATA)
     with pytest.raises(ValueError, match="match may hold 'weights matched' and"):
         same_basin(build(), good, good, DATA, match=["wm"])
-    with pytest.raises(ValueError, match="forks .* or a tolerance may be given"):
+    with pytest.raises(ValueError, match=r"forks .* or a tolerance may be given"):
         same_basin(build(), good, good, DATA, forks=[0.1], tolerance=0.1)
     with pytest.raises(ValueError, match="on must be one of train loss"):
         same_basin(build(), good, good, DATA, on="loss", match=())

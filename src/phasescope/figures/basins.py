@@ -35,8 +35,8 @@ def basin_paths(report: BasinReport) -> go.Figure:
     figure = go.Figure()
     for number, path in enumerate(report.random):
         figure.add_scatter(
-            x=path.t,
-            y=path.values[report.name],
+            x=path.t.numpy(),
+            y=path.values[report.name].numpy(),
             mode="lines",
             line={"color": NULL, "width": 1, "dash": "dot"},
             name="to random targets as far away",
@@ -46,8 +46,8 @@ def basin_paths(report: BasinReport) -> go.Figure:
     colours = [c for c in COLOURS if c != NULL]
     for (name, path), colour in zip(report.paths.items(), colours, strict=False):
         figure.add_scatter(
-            x=path.t,
-            y=path.values[report.name],
+            x=path.t.numpy(),
+            y=path.values[report.name].numpy(),
             mode="lines+markers",
             line={"color": colour, "width": 2},
             marker={"size": 5},
@@ -174,8 +174,8 @@ def loss_plane(
             "(Gram–Schmidt), so that distances are those of the weights."
         ),
         misleads=(
-            "A projected trajectory need not come near the plane: the loss at its points is not the "
-            "one shown there. Barriers in a plane can be walked around outside it."
+            "A projected trajectory need not come near the plane: the loss at its points is not "
+            "the one shown there. Barriers in a plane can be walked around outside it."
         ),
         height=560,
     )

@@ -3,8 +3,10 @@
 from phasescope.interventions.basins import BasinReport, same_basin
 from phasescope.interventions.curves import Curve, CurveTraining, train_curve
 from phasescope.interventions.displacement import ALPHAS, Ablation, ablate, ablated
+from phasescope.interventions.fine_tuning import FineTuning, fine_tune_away
 from phasescope.interventions.forking import fork
 from phasescope.interventions.gradients import add_noise, chain, keep, remove
+from phasescope.interventions.hops import HopStrength, HopTrial, hop_strength, pulled
 from phasescope.interventions.offline import Replay, ReplayCurves, replay, replay_curves
 from phasescope.interventions.parts import Part, directions, entries, waves
 from phasescope.interventions.patching import (
@@ -31,6 +33,9 @@ __all__ = [
     "BasinReport",
     "Curve",
     "CurveTraining",
+    "FineTuning",
+    "HopStrength",
+    "HopTrial",
     "InSubspace",
     "IntrinsicDimension",
     "Part",
@@ -53,6 +58,14 @@ __all__ = [
     "leading_subspace",
     "patch_effects",
     "path_effects",
+    "fine_tune_away",
+    "flat_weights",
+    "fork",
+    "hop_strength",
+    "intrinsic_dimension",
+    "keep",
+    "leading_subspace",
+    "pulled",
     "random_subspace",
     "remove",
     "replay",

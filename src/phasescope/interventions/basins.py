@@ -32,7 +32,7 @@ from phasescope.interventions.curves import CurveTraining, train_curve
 AS_THEY_ARE = "as they are"
 WEIGHTS, ACTIVATIONS, CURVE = "weights matched", "activations matched", "curve"
 SHARE_OF_RANDOM = 0.1
-"""The tolerance where none is given: this share of the barrier towards random targets."""
+"""The tolerance where none is given: this share of the rise half-way to random targets."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +44,7 @@ class BasinReport:
     paths: dict[str, PathValues]
     """Straight lines to the second model as it is and permuted, and a curve if one was trained."""
     random: tuple[PathValues, ...]
-    """Straight lines from the first model to random targets as far away: the null."""
+    """Straight lines from the first model to random targets as far away as the second: the null."""
     distances: dict[str, float]
     """Euclidean distance to the second model as it is and permuted."""
     tolerance: float
@@ -65,8 +65,13 @@ class BasinReport:
 
     @property
     def random_barriers(self) -> list[float]:
-        """Of the paths towards random targets."""
-        return [path.barrier(self.name) for path in self.random]
+        """How far the first halves of the paths to random targets rise over the models' line.
+
+        The middle of a line between two models is half their distance from both: so far the random
+        paths are followed, too.
+        """
+        ends = next(iter(self.paths.values())).values[self.name][[0, -1]]
+        return [rise_in_first_half(path, self.name, ends) for path in self.random]
 
     @property
     def same_basin(self) -> bool:
@@ -95,7 +100,7 @@ class BasinReport:
                 + (f" at distance {self.distances[name]:.4g}" if name in self.distances else "")
                 for name, b in self.barriers.items()
             ),
-            f"barrier towards {len(null)} random targets as far away: "
+            f"rise half-way to {len(null)} random targets as far away: "
             f"{min(null):.4g} to {max(null):.4g}",
             f"tolerance: {self.tolerance:.4g}, {self.tolerance_source}",
         ]
@@ -128,7 +133,7 @@ def same_basin(
     rise over the line between the ends' losses) stays within the tolerance shows one basin. What
     counts as flat is best measured: train the first model a second time from halfway with other
     batches, a few times, and give the barriers between such `forks`; the tolerance is then their
-    95th percentile. Without forks or a `tolerance` it is a tenth of the barrier towards random
+    95th percentile. Without forks or a `tolerance` it is a tenth of the rise half-way to random
     targets as far away, which only says that a line is much better than nothing.
 
     After alignment, much depends on how the models were trained: small multilayer perceptrons on
@@ -164,13 +169,13 @@ def same_basin(
 
     Example:
         >>> import phasescope as ps
-        >>> from phasescope.models import MLP
+        >>> from phasescope.models import MLP, seeded
         >>> x = torch.randn(64, 4, generator=torch.Generator().manual_seed(0))
-        >>> model = MLP((4, 8, 2))
+        >>> model = seeded(lambda: MLP((4, 8, 2)), 0)
         >>> symmetry = ps.permutation_symmetry(model, (x[:2],))
-        >>> state = model.state_dict()
+        >>> state = {name: 5 * value for name, value in model.state_dict().items()}
         >>> other = symmetry.permuted(state, symmetry.random(torch.Generator().manual_seed(1)))
-        >>> data = {"train": (x, (x[:, 0] > 0).long())}
+        >>> data = {"train": (x, torch.func.functional_call(model, state, x).argmax(1))}
         >>> found = same_basin(model, state, other, data, tolerance=1e-6)
         >>> found.same_basin, found.how
         (True, 'weights matched')
@@ -232,10 +237,20 @@ def same_basin(
         )
         paths[CURVE] = path_values(measure, trained.curve, n_points=n_points)
     distances = {name: state_distance(first, end) for name, end in ends.items()}
-    tolerance, source = _tolerance(forks, tolerance, [p.barrier(on) for p in random])
+    ends_values = paths[AS_THEY_ARE].values[on][[0, -1]]
+    null = [rise_in_first_half(path, on, ends_values) for path in random]
+    tolerance, source = _tolerance(forks, tolerance, null)
     return BasinReport(
         on, paths, random, distances, tolerance, source, symmetry, permutations, trained
     )
+
+
+def rise_in_first_half(path: PathValues, name: str, ends: Tensor) -> float:
+    """How far the first half of a path rises over the line between two values."""
+    half = path.t <= 0.5
+    sign = -1.0 if name.endswith("accuracy") else 1.0
+    line = ends[0] + path.t * (ends[1] - ends[0])
+    return (sign * (path.values[name] - line))[half].max().item()
 
 
 def _check_architecture(own: Mapping[str, Tensor], state: State, what: str) -> None:
@@ -263,7 +278,7 @@ def _tolerance(
     if tolerance is not None:
         return tolerance, "as given"
     middle = sorted(random)[len(random) // 2]
-    return SHARE_OF_RANDOM * middle, "a tenth of the median barrier towards random targets"
+    return SHARE_OF_RANDOM * middle, "a tenth of the median rise half-way to random targets"
 
 
 def _curve(

@@ -110,9 +110,9 @@ def train_curve(
     r"""Train a curve between two models so that the loss is low all along it.
 
     In every step a place t is drawn uniformly and
-    $L(\theta(t)) + \tfrac\lambda2 \|\theta(t)\|^2$ on the next batch is descended with respect to the bends between the ends, which begin on the
-    straight line. The learning rate is constant for the first half, falls linearly to 1 % of it at
-    nine tenths, and stays there.
+    $L(\theta(t)) + \tfrac\lambda2 \|\theta(t)\|^2$ on the next batch is descended with respect to
+    the bends between the ends, which begin on the straight line. The learning rate is constant for
+    the first half, falls linearly to 1 % of it at nine tenths, and stays there.
 
     Args:
         loss: Scalar loss of a state and a batch.
