@@ -21,6 +21,7 @@ SUBJECTS = {
     "s_curves": "ensembles",
     "monosemanticity": "monosemanticity",
     "measures": "measure_pass",
+    "matching": "matching",
 }
 # They pick slow kernels for OpenBLAS, and so make every comparison with NumPy flattering.
 SLOWING = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")

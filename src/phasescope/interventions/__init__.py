@@ -3,10 +3,18 @@
 from phasescope.interventions.basins import BasinReport, same_basin
 from phasescope.interventions.curves import Curve, CurveTraining, train_curve
 from phasescope.interventions.displacement import ALPHAS, Ablation, ablate, ablated
+from phasescope.interventions.ensemble_masks import MaskedEnsemble
 from phasescope.interventions.fine_tuning import FineTuning, fine_tune_away
 from phasescope.interventions.forking import fork
 from phasescope.interventions.gradients import add_noise, chain, keep, remove
 from phasescope.interventions.hops import HopStrength, HopTrial, hop_strength, pulled
+from phasescope.interventions.masks import (
+    density,
+    pruned_masks,
+    random_masks,
+    regrown_mask,
+    shuffled_masks,
+)
 from phasescope.interventions.offline import Replay, ReplayCurves, replay, replay_curves
 from phasescope.interventions.parts import Part, directions, entries, waves
 from phasescope.interventions.patching import (
@@ -17,6 +25,12 @@ from phasescope.interventions.patching import (
     path_effects,
 )
 from phasescope.interventions.sites import activations, forward_with
+from phasescope.interventions.pruning import (
+    PruningLevel,
+    SparseTraining,
+    prune_iteratively,
+    train_masked,
+)
 from phasescope.interventions.subspace_training import (
     InSubspace,
     IntrinsicDimension,
@@ -40,8 +54,11 @@ __all__ = [
     "IntrinsicDimension",
     "Part",
     "PatchEffects",
+    "MaskedEnsemble",
+    "PruningLevel",
     "Replay",
     "ReplayCurves",
+    "SparseTraining",
     "ablate",
     "ablated",
     "ablation_effects",
@@ -58,6 +75,7 @@ __all__ = [
     "leading_subspace",
     "patch_effects",
     "path_effects",
+    "density",
     "fine_tune_away",
     "flat_weights",
     "fork",
@@ -65,12 +83,18 @@ __all__ = [
     "intrinsic_dimension",
     "keep",
     "leading_subspace",
+    "prune_iteratively",
+    "pruned_masks",
     "pulled",
+    "random_masks",
     "random_subspace",
+    "regrown_mask",
     "remove",
     "replay",
     "replay_curves",
     "waves",
     "same_basin",
+    "shuffled_masks",
     "train_curve",
+    "train_masked",
 ]

@@ -53,7 +53,7 @@ class SparseTraining:
         >>> for _ in range(3):
         ...     optimizer.zero_grad()
         ...     model(torch.ones(1, 4)).sum().backward()
-        ...     sparse.step()
+        ...     _ = sparse.step()
         >>> bool((model.weight[~masks["weight"]] == 0).all())
         True
 

@@ -28,6 +28,7 @@ from phasescope.models.pair_ensemble import PairEnsemble
 from phasescope.models.pair_transformer import PairActivations, PairTransformer
 from phasescope.models.quadratic import QuadraticMLP, analytic_quadratic_mlp
 from phasescope.models.tied_autoencoder import TiedLoss, initial_tied_autoencoder, tied_outputs
+from phasescope.models.resnet import ResNet
 
 __all__ = [
     "ACTIVATIONS",
@@ -40,6 +41,7 @@ __all__ = [
     "PairTransformer",
     "QuadraticMLP",
     "TiedLoss",
+    "ResNet",
     "activation_function",
     "analytic_pair_transformer",
     "analytic_quadratic_mlp",
