@@ -17,8 +17,6 @@ from phasescope.analysis.basin_map import (
     variance_between_basins,
 )
 from phasescope.analysis.bumps import Bumps, contested, find_bumps, other_targets
-from phasescope.analysis.direction_changes import direction_changes
-from phasescope.analysis.displacement import MeanSquaredDisplacement, mean_squared_displacement
 from phasescope.analysis.connectivity import (
     PathValues,
     Plane,
@@ -30,6 +28,8 @@ from phasescope.analysis.connectivity import (
     random_target,
     state_distance,
 )
+from phasescope.analysis.direction_changes import direction_changes
+from phasescope.analysis.displacement import MeanSquaredDisplacement, mean_squared_displacement
 from phasescope.analysis.edges import (
     NoiseEdges,
     edge_p_values,

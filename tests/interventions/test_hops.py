@@ -81,17 +81,19 @@ def test_fine_tuning_leaves_for_a_solution_behind_the_barrier():
         return ((state["w"] - batch).norm() - 1).square()
 
     generator = torch.Generator().manual_seed(0)
-    batches = 0.1 * torch.randn(2000, 2, generator=generator, dtype=torch.float64)
+    batches = 0.3 * torch.randn(3000, 2, generator=generator, dtype=torch.float64)
     start = {"w": torch.tensor([-1.0, 0.0], dtype=torch.float64), "n": torch.tensor(3)}
-    found = fine_tune_away(ring, start, batches, level=1.0, lr=0.02)
+    found = fine_tune_away(ring, start, batches, level=1.0, lr=0.2, momentum=0.0)
     middle = torch.zeros(2, dtype=torch.float64)
     assert ring(found.state, middle) < 0.05
-    measure = lambda state: {"loss": ring(state, middle).item()}  # noqa: E731
-    assert ps.path_values(measure, ps.linear_path(start, found.state)).barrier() > 0.8
+    path = ps.path_values(
+        lambda state: {"loss": ring(state, middle).item()}, ps.linear_path(start, found.state)
+    )
+    assert path.barrier() > 0.8
     assert found.state["w"][0] > 0.8
+    assert start["w"].tolist() == [-1.0, 0.0]
     assert found.t.min() == 0.25
     assert found.t.max() == 0.75
-    assert start["w"].tolist() == [-1.0, 0.0]
 
 
 def test_bad_input_is_refused():

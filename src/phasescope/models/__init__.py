@@ -27,8 +27,8 @@ from phasescope.models.mlp import MLP, seeded
 from phasescope.models.pair_ensemble import PairEnsemble
 from phasescope.models.pair_transformer import PairActivations, PairTransformer
 from phasescope.models.quadratic import QuadraticMLP, analytic_quadratic_mlp
-from phasescope.models.tied_autoencoder import TiedLoss, initial_tied_autoencoder, tied_outputs
 from phasescope.models.resnet import ResNet
+from phasescope.models.tied_autoencoder import TiedLoss, initial_tied_autoencoder, tied_outputs
 
 __all__ = [
     "ACTIVATIONS",
