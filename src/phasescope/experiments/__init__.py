@@ -7,6 +7,7 @@ EXPERIMENTS = (
     "grokking",
     "low_rank_replay",
     "maze_goals",
+    "mode_connectivity",
     "monosemanticity",
     "s_curves",
     "spectrum_controls",

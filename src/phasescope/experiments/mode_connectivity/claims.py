@@ -1,0 +1,343 @@
+"""The claims D9-D13; their rules were committed before any seed ran."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from phasescope.experiments.evidence import OverSeeds, undecided, with_enough_seeds
+from phasescope.experiments.mode_connectivity.config import (
+    APART,
+    CONNECTED,
+    RESNET,
+    SOURCE,
+    TOY,
+    Config,
+    Results,
+    group_by_setting,
+    per_seed,
+    setting,
+)
+from phasescope.experiments.rules import MIN_SEEDS as MIN_TOYS
+from phasescope.experiments.rules import share
+from phasescope.report import Claim, Verdict
+
+MATCHED = 0.02  # relative difference of losses that count as equal
+MOST = 0.5  # share of the seeds
+CONTRAST = 0.2  # least difference of mono/N between the levels
+FLAT = 1.5  # loss half-way over that of the ends, above which a pair is not connected
+
+Groups = dict[str, list[Results]]
+
+
+@dataclass(frozen=True)
+class _Text:
+    id: str
+    statement: str
+    rule: str
+
+
+def claims(results: Sequence[Results]) -> list[Claim]:
+    """The claims that these runs settle; those whose settings were not run are not tested.
+
+    Args:
+        results: Runs of one or more settings.
+    """
+    groups = group_by_setting(results)
+    toys = groups.get(setting(TOY), [])
+    decided: list[tuple[_Text, Callable[[], Claim | None]]] = [
+        (_D9, lambda: _d9(toys)),
+        (_D10, lambda: _d10(toys)),
+        (_D11, lambda: _d11(toys)),
+        (_D12, lambda: _d12(toys)),
+        (_D13, lambda: _d13(groups)),
+    ]
+    return [decide() or _not_tested(text) for text, decide in decided]
+
+
+_D9 = _Text(
+    "D9",
+    "mono and poly solutions lie in different basins (same learning rate, matched loss, differing "
+    "only in bias initialisation), after alignment; linear and quadratic paths",
+    "N 64, d 32, k 128, LAMB .01; levels: bias 0, and bias -1 with decay .3. Per seed one "
+    "embedding; of all annealed records after the first quarter the pair of equal held-out loss "
+    "(2%) with the lowest; seeds without one, or whose mono/N (.9) differ by less than .2, do not "
+    "count. Barrier over the line between the ends, the lowest of the neurons as they are, weights "
+    "matched and activations matched. A pair is apart if it exceeds the seed's tolerance (95th "
+    "percentile of the barriers between five models forked from one at half of the training, both "
+    "levels) and both controls: two models of each level that differ in initialisation and "
+    "batches. Reproduced if the 95% interval of the share of seeds that are apart lies above 1/2 for "
+    "straight lines and, with the barrier of the trained quadratic Bezier curve in its place, for "
+    "curves; refuted if it lies below 1/2 for one of them. Inconclusive if fewer than half of the "
+    "seeds have a pair that counts.",
+)
+_D10 = _Text(
+    "D10",
+    "two basins, one per level, or several within a level; same configuration, same basin? with "
+    "noise in initialisation, data, batch",
+    "Per seed and level four models: a base, other batches, another initialisation, both. Barriers "
+    "of all pairs after the best alignment; components of the graph of barriers up to the seed's "
+    "tolerance. The number is the mean count of basins of one level (poly; 1 to 4).",
+)
+_D11 = _Text(
+    "D11",
+    "how much regularisation to hop, both directions, against same-basin and planted-barrier nulls",
+    "Smallest pull towards the other level's aligned model (200 steps, then 150 without) after "
+    "which the barrier to it is within the tolerance and mono/N nearer to its than to the start's; "
+    "bisection to a factor of 1.5 between 1e-4 and 10. The number is the median over seeds from "
+    "poly to mono; infinite where no pull suffices. Nulls: two forks of one model, and a random "
+    "target as far away. A planted barrier of height h gives h/2 (a test).",
+)
+_D12 = _Text(
+    "D12",
+    "connectivity-based fine-tuning from poly: more mono, or poly in a different way (overlap of "
+    "feature assignment)",
+    "1,500 steps from the base model of the poly level, half of the zero predictor's loss as the "
+    "wanted level on the way. The number is the mean difference in mono/N (.9) to training on for "
+    "as long, with its interval; beside it the mean cosine between the single-feature activations "
+    "of matched neurons before and after, and those of training on and of an independent model.",
+)
+_D13 = _Text(
+    "D13",
+    "linear mode connectivity after re-basin depends on optimizer and learning rate (published "
+    "MNIST table); ResNets",
+    "Three hidden layers of 256, 12,000 MNIST images, batches of 128, 50 epochs; SGD with momentum "
+    ".9 and Adam. Test loss half-way after weight matching over the mean of the ends; connected "
+    "below 1.5 (the published cells: 1.1 and 1.4 for SGD .1 and .046, 1.1 for Adam .01; 3.7 and 5 "
+    "beside them). Reproduced if the 95% interval of the mean logarithm lies below ln 1.5 for SGD "
+    ".1 and Adam .001, and above for SGD .001 and Adam .02; refuted if one lies on the other side. "
+    "A pair of ResNets with batch norm is shown beside, and the published size.",
+)
+
+
+def _d9(toys: list[Results]) -> Claim | None:
+    if not toys:
+        return None
+    gap = per_seed(toys, "cross gap")
+    contrast = per_seed(toys, "cross mono second") - per_seed(toys, "cross mono first")
+    counts = (gap <= MATCHED) & (contrast >= CONTRAST)
+    n_all, n = len(gap), int(counts.sum())
+    if n < 2:
+        return _claim(
+            _D9,
+            None,
+            None,
+            "",
+            "none",
+            n_all,
+            undecided(n_all),
+            f"{n} of {n_all} seeds have a pair of equal loss and unequal mono/N.",
+        )
+    tolerance = per_seed(toys, "tolerance")
+    shares, worst = {}, {}
+    for how in ("best", "curve"):
+        cross = per_seed(toys, f"cross {how}")
+        controls = np.maximum(per_seed(toys, f"poly {how}"), per_seed(toys, f"mono {how}"))
+        shares[how] = share(((cross > tolerance) & (cross > controls))[counts])
+        worst[how] = share((controls > tolerance)[counts])
+    verdict: Verdict = "inconclusive"
+    if n >= MOST * n_all:
+        if all(s.low > MOST for s in shares.values()):
+            verdict = "reproduced"
+        elif any(s.high < MOST for s in shares.values()):
+            verdict = "refuted"
+    means = {
+        name: OverSeeds(per_seed(toys, name)[counts])
+        for name in (
+            "tolerance",
+            "cross naive",
+            "cross best",
+            "poly best",
+            "mono best",
+            "cross curve",
+            "poly curve",
+            "mono curve",
+            "random rise",
+        )
+    }
+    return _claim(
+        _D9,
+        shares["best"].mean,
+        shares["best"].interval,
+        "share of seeds whose levels are further apart than the tolerance and both controls",
+        f"within a level barriers exceed the tolerance in {worst['best']} of the seeds (curves "
+        f"{worst['curve']}); half-way to random targets the loss rises by {means['random rise']}",
+        n,
+        verdict if n >= MIN_TOYS else undecided(n),
+        f"Straight lines: {shares['best']} of {n} seeds (of {n_all}); quadratic curves: "
+        f"{shares['curve']}. Barriers: between levels {means['cross best']} (as they are "
+        f"{means['cross naive']}, curve {means['cross curve']}), within poly {means['poly best']} "
+        f"(curve {means['poly curve']}), within mono {means['mono best']} (curve "
+        f"{means['mono curve']}), tolerance {means['tolerance']}.",
+    )
+
+
+def _d10(toys: list[Results]) -> Claim | None:
+    if not toys:
+        return None
+    basins = {
+        name: OverSeeds(per_seed(toys, name)) for name in ("basins", "basins poly", "basins mono")
+    }
+    joined = {
+        f"{level}, other {kind}": OverSeeds(per_seed(toys, f"{level} {kind} joined"))
+        for level in ("poly", "mono")
+        for kind in ("batch", "init", "both")
+    }
+    levels = OverSeeds(per_seed(toys, "levels joined"))
+    poly = basins["basins poly"]
+    return _claim(
+        _D10,
+        poly.mean,
+        poly.interval,
+        "basins among four models of the poly level",
+        "forks of one model are in one basin by the choice of the tolerance (95%)",
+        poly.n_seeds,
+        _answered(poly.n_seeds),
+        f"{poly} basins of 4 models of the poly level, {basins['basins mono']} of the mono level, "
+        f"{basins['basins']} of all 8; a basin has models of both levels in {levels} of the seeds. "
+        "Directly joined to the base: "
+        + "; ".join(f"{name} {found}" for name, found in joined.items())
+        + ".",
+    )
+
+
+def _d11(toys: list[Results]) -> Claim | None:
+    if not toys:
+        return None
+    names = ("poly to mono", "mono to poly", "same basin", "random")
+    # Infinity, of a target that no pull reaches, is missing in JSON.
+    values = {name: np.nan_to_num(per_seed(toys, f"hop {name}"), nan=np.inf) for name in names}
+    n = len(values["poly to mono"])
+    medians = {name: float(np.median(v)) for name, v in values.items()}
+    never = {name: float(np.isinf(v).mean()) for name, v in values.items()}
+    value = medians["poly to mono"]
+    interval = _median_interval(values["poly to mono"]) if np.isfinite(value) else None
+    words = "; ".join(
+        f"{name} {medians[name]:.3g} (none suffices in {never[name]:.0%})" for name in names
+    )
+    return _claim(
+        _D11,
+        value if np.isfinite(value) else None,
+        interval,
+        "pull λ (median over seeds)",
+        f"same basin {medians['same basin']:.3g}, random target {medians['random']:.3g}",
+        n,
+        _answered(n),
+        f"Median smallest pull: {words}.",
+    )
+
+
+def _d12(toys: list[Results]) -> Claim | None:
+    if not toys:
+        return None
+    difference = OverSeeds(per_seed(toys, "away mono") - per_seed(toys, "on mono"))
+    m = {
+        f"{who} {what}": OverSeeds(per_seed(toys, f"{who} {what}"))
+        for who in ("away", "on", "independent")
+        for what in ("mono", "overlap", "loss", "barrier naive", "barrier")
+    }
+    tolerance = OverSeeds(per_seed(toys, "tolerance"))
+    return _claim(
+        _D12,
+        difference.mean,
+        difference.interval,
+        "mono/N after fine-tuning away minus after training on",
+        f"training on: mono/N {m['on mono']}, overlap {m['on overlap']}; an independent model: "
+        f"mono/N {m['independent mono']}, overlap {m['independent overlap']}",
+        difference.n_seeds,
+        _answered(difference.n_seeds),
+        f"mono/N {m['away mono']} after fine-tuning away, from "
+        f"{OverSeeds(per_seed(toys, 'away start mono'))}; overlap with the start "
+        f"{m['away overlap']}. Its barrier to the start is {m['away barrier naive']} "
+        f"({m['away barrier']} after alignment; tolerance {tolerance}), its loss "
+        f"{m['away loss']} against {m['on loss']}.",
+    )
+
+
+def _d13(groups: Groups) -> Claim | None:
+    cells = {**dict.fromkeys(CONNECTED, True), **dict.fromkeys(APART, False)}
+    if any(setting(config) not in groups for config in cells):
+        return None
+    logs = {
+        config: OverSeeds(np.log(per_seed(groups[setting(config)], "ratio matched")))
+        for config in cells
+    }
+    edge = float(np.log(FLAT))
+    holds = [logs[c].high < edge if near else logs[c].low > edge for c, near in cells.items()]
+    fails = [logs[c].low > edge if near else logs[c].high < edge for c, near in cells.items()]
+    n = min(found.n_seeds for found in logs.values())
+    verdict: Verdict = "reproduced" if all(holds) else "refuted" if any(fails) else "inconclusive"
+    deciding = CONNECTED[0]
+    others = [deciding, *(c for c in cells if c != deciding)]
+    words = "; ".join(_cell(groups, c) for c in others)
+    if setting(RESNET) in groups:
+        words += "; beside them, " + _cell(groups, RESNET)
+    random = OverSeeds(per_seed(groups[setting(deciding)], "ratio random"))
+    found = logs[deciding]
+    return _claim(
+        _D13,
+        found.mean,
+        found.interval,
+        "ln of the test loss half-way after matching over that of the ends (SGD .1)",
+        f"half-way to a random target as far away the loss is {random} times that of the ends",
+        n,
+        with_enough_seeds(verdict, n),
+        f"Loss half-way over that of the ends: {words}.",
+    )
+
+
+def _cell(groups: Groups, config: Config) -> str:
+    runs = groups[setting(config)]
+    ratios = {
+        name: OverSeeds(per_seed(runs, f"ratio {name}"))
+        for name in ("naive", "matched", "activations")
+    }
+    return (
+        f"{setting(config)}: {ratios['matched']} (as they are {ratios['naive']}, activations "
+        f"{ratios['activations']}) at a test loss of {OverSeeds(per_seed(runs, 'test loss'))}"
+    )
+
+
+def _answered(n_seeds: int) -> Verdict:
+    return "answered" if n_seeds >= MIN_TOYS else undecided(n_seeds)
+
+
+def _median_interval(values: np.ndarray) -> tuple[float, float] | None:
+    """Order statistics that hold the median with 95%; None where one is infinite."""
+    from scipy.stats import binom
+
+    ordered, n = np.sort(values), len(values)
+    low = max(int(binom.ppf(0.025, n, 0.5)) - 1, 0)
+    ends = float(ordered[low]), float(ordered[n - 1 - low])
+    return ends if np.isfinite(ends).all() else None
+
+
+def _claim(
+    text: _Text,
+    value: float | None,
+    interval: tuple[float, float] | None,
+    unit: str,
+    null: str,
+    n_seeds: int,
+    verdict: Verdict,
+    sentence: str,
+) -> Claim:
+    return Claim(
+        text.id,
+        text.statement,
+        SOURCE,
+        text.rule,
+        value,
+        interval,
+        unit,
+        null,
+        n_seeds,
+        verdict,
+        sentence,
+    )
+
+
+def _not_tested(text: _Text) -> Claim:
+    return _claim(text, None, None, "", "none", 0, "not tested", "Its settings were not run.")

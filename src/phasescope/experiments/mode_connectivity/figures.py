@@ -1,0 +1,103 @@
+"""Figures of the barriers between levels, within them, and of what connects classifiers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+import phasescope as ps
+from phasescope.experiments.mode_connectivity.config import (
+    Results,
+    group_by_setting,
+    per_seed,
+)
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
+
+
+def figures(results: Sequence[Results]) -> dict[str, Figure]:
+    """The figures that these runs allow.
+
+    Args:
+        results: Runs of one or more settings.
+    """
+    found: dict[str, Figure] = {}
+    classifiers = {}
+    for name, runs in group_by_setting(results).items():
+        if runs[0].config.part == "classifier":
+            classifiers[name] = {
+                label: per_seed(runs, f"ratio {how}")
+                for label, how in (
+                    ("weights matched", "matched"),
+                    ("activations matched", "activations"),
+                    ("as they are", "naive"),
+                    ("random target", "random"),
+                )
+            }
+        else:
+            found[f"barriers of {name}"] = _barriers(name, runs)
+            found[f"hops of {name}"] = _hops(name, runs)
+    if classifiers:
+        found["classifiers"] = ps.figures.seed_strips(
+            classifiers,
+            x_title="test loss half-way over that of the ends",
+            title="Half-way between two trained classifiers",
+            seen="Rows are optimizers, learning rates and networks. Dotted: 1.5, below which a "
+            "pair counts as connected.",
+            computed="Mean test loss in the middle of the straight line over the mean of the ends; "
+            "batch norms counted anew.",
+            misleads="The middle is not always the highest place. Barriers of loss and accuracy on "
+            "both sets are in the numbers.",
+            log=True,
+            line=1.5,
+        )
+    return found
+
+
+def _barriers(name: str, runs: Sequence[Results]) -> Figure:
+    tolerance = float(np.nanmedian(per_seed(runs, "tolerance")))
+    return ps.figures.seed_strips(
+        {
+            pair: {
+                label: per_seed(runs, f"{key} {how}")
+                for label, how in (
+                    ("aligned", "best"),
+                    ("quadratic curve", "curve"),
+                    ("as they are", "naive"),
+                )
+            }
+            for pair, key in (
+                ("poly to mono", "cross"),
+                ("poly to poly", "poly"),
+                ("mono to mono", "mono"),
+            )
+        },
+        x_title="barrier (held-out loss)",
+        title=f"Barriers between models: {name}",
+        seen="Rows are pairs of models on one embedding. Dotted: the median over seeds of what "
+        "counts as flat, the 95th percentile of the barriers between forks of one run.",
+        computed="Rise of the held-out loss over the line between its values at the ends. Aligned: "
+        "the lowest of three orders of neurons; the curve begins from that one.",
+        misleads="Seeds without a pair of equal loss are drawn, too; the claim leaves them out.",
+        line=tolerance,
+    )
+
+
+def _hops(name: str, runs: Sequence[Results]) -> Figure:
+    return ps.figures.seed_strips(
+        {
+            pair: {"smallest pull": per_seed(runs, f"hop {pair}")}
+            for pair in ("poly to mono", "mono to poly", "same basin", "random")
+        },
+        x_title="pull λ (0: none is needed)",
+        title=f"Smallest pull into another basin: {name}",
+        seen='Rows are starts and targets; "same basin" are two forks of one model, "random" '
+        "goes to a random target as far away.",
+        computed="Bisection to a factor of 1.5 between 1e-4 and 10; landed are models whose "
+        "barrier to the target is within the tolerance, and whose mono/N is nearer to the target's.",
+        misleads="Seeds in which the strongest pull does not suffice cannot be drawn; the claim "
+        "counts them.",
+    )
