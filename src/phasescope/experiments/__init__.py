@@ -10,6 +10,7 @@ EXPERIMENTS = (
     "mode_connectivity",
     "monosemanticity",
     "s_curves",
+    "sparse_training",
     "spectrum_controls",
     "superposition",
 )

@@ -68,10 +68,10 @@ _D9 = _Text(
     "matched and activations matched. A pair is apart if it exceeds the seed's tolerance (95th "
     "percentile of the barriers between five models forked from one at half of the training, both "
     "levels) and both controls: two models of each level that differ in initialisation and "
-    "batches. Reproduced if the 95% interval of the share of seeds that are apart lies above 1/2 for "
-    "straight lines and, with the barrier of the trained quadratic Bezier curve in its place, for "
-    "curves; refuted if it lies below 1/2 for one of them. Inconclusive if fewer than half of the "
-    "seeds have a pair that counts.",
+    "batches. Reproduced if the 95% interval of the share of seeds that are apart lies above 1/2 "
+    "for straight lines and, with the barrier of the trained quadratic Bezier curve in its place, "
+    "for curves; refuted if it lies below 1/2 for one of them. Inconclusive if fewer than half of "
+    "the seeds have a pair that counts.",
 )
 _D10 = _Text(
     "D10",
