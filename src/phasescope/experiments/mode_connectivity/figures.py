@@ -97,7 +97,7 @@ def _hops(name: str, runs: Sequence[Results]) -> Figure:
         seen='Rows are starts and targets; "same basin" are two forks of one model, "random" '
         "goes to a random target as far away.",
         computed="Bisection to a factor of 1.5 between 1e-4 and 10; landed are models whose "
-        "barrier to the target is within the tolerance, and whose mono/N is nearer to the target's.",
+        "barrier to the target is within the tolerance and whose mono/N is nearer to its.",
         misleads="Seeds in which the strongest pull does not suffice cannot be drawn; the claim "
         "counts them.",
     )

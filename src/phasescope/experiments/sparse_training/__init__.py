@@ -2,9 +2,9 @@
 
 The discussion of "Engineering Monosemanticity in Toy Models" [1] found that a fixed sparse mask
 fails, heard that prune-and-grow does much better, and asks whether lottery tickets are more or less
-polysemantic. The toy model is trained dense, under fixed random masks, with SET [2] and RigL [3], and
-pruned iteratively with rewinding [4], from two initial biases. Settles D14 and D15 of the catalogue of
-claims.
+polysemantic. The toy model is trained dense, under fixed random masks, with SET [2] and RigL [3],
+and pruned iteratively with rewinding [4], from two initial biases. Settles D14 and D15 of the
+catalogue of claims.
 
 Differences from the sources: the discussion gives no set-up; the toys are those of the experiment
 `monosemanticity`, masks lie on both matrices, never on the biases, and the regrowth follows RigL's
