@@ -146,8 +146,8 @@ RULES = (
         "the weights of both matrices kept, masks at random, the same data for all. Reproduced if "
         "the 95% intervals say: the held-out loss under a fixed mask is more than 1.25 times that "
         "of the dense network, and RigL (every 96 steps until three quarters, drop fraction .3) "
-        "closes more than half of the gap. Refuted if one says the opposite. SET, tickets, mono/N and "
-        "networks from bias -1 with decay are shown beside.",
+        "closes more than half of the gap. Refuted if one says the opposite. SET, tickets, mono/N "
+        "and networks from bias -1 with decay are shown beside.",
         (POLY, MONO),
         _d14,
     ),
