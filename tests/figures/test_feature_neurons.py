@@ -33,8 +33,11 @@ def test_neurons_and_features_are_sorted_so_that_a_monosemantic_layer_is_a_diago
 def test_every_neuron_is_a_dot_and_dead_ones_are_apart(unchecked_types):
     biases = np.array([[-1.0, 0.1, -0.2], [0.3, -0.4, -0.5]])
     selectivity = np.array([[1.0, 0.2, 0.0], [0.5, 0.95, 0.1]])
-    figure = bias_against_selectivity(biases, selectivity, setting="toy")
+    figure = bias_against_selectivity(biases, selectivity, n_features=2, setting="toy")
     check_house_rules(figure)
+    sorted_biases = np.array(figure.data[2].y).reshape(2, 4)
+    np.testing.assert_array_equal(sorted_biases[:, :3], np.sort(biases, axis=1))
+    assert "at the 2 features" in figure.layout.meta["seen"]
     assert len(figure.data[0].x) == 5
     assert figure.data[1].y.tolist() == [-0.2]
     with pytest.raises(ValueError, match="a bias and a selectivity are needed for each neuron"):
@@ -51,5 +54,6 @@ def test_means_have_their_intervals():
     assert figure.data[0].error_y.array.tolist() == [1.0, 0.5]
     assert figure.data[0].error_y.arrayminus.tolist() == [0.5, 0.5]
     assert figure.layout.xaxis.type == "log"
+    assert list(figure.layout.xaxis.ticktext) == ["0.01", "0.1"]
     with pytest.raises(ValueError, match="needs at least one curve"):
         means_against([], **axes, **captions)

@@ -75,6 +75,7 @@ def dimensionality_levels(
             col=2,
         )
     for name, level in levels.items():
+        crowded = any(0 < other - level < 0.04 for other in levels.values())
         figure.add_hline(level, line={"color": INK, "width": 0.6, "dash": "dot"})
         figure.add_annotation(
             x=1,
@@ -84,13 +85,13 @@ def dimensionality_levels(
             text=plain(name),
             showarrow=False,
             xanchor="right",
-            yanchor="bottom",
+            yanchor="top" if crowded else "bottom",
             font={"size": 11},
         )
     axis = log_axis(float(1 / densities.max()), float(1 / densities.min()), 420)
     figure.update_xaxes(title_text="1 / density", **axis, row=1, col=1)
     figure.update_xaxes(title_text="features", row=1, col=2)
-    figure.update_yaxes(range=[0, 1.03], showgrid=False)
+    figure.update_yaxes(range=[0, 1.06], showgrid=False)
     figure.update_yaxes(title_text="dimensionality of a feature", row=1, col=1)
     figure.update_layout(showlegend=True)
     return styled(

@@ -2,14 +2,18 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
 from jaxtyping import Float, Int
+from plotly.subplots import make_subplots
 
 from phasescope.figures.matrices import MatrixFrame, matrices_on_slider
 from phasescope.figures.points import dots
 from phasescope.figures.theme import COLOURS, DATA, INK, MUTED, VERMILLION, log_axis, plain, styled
+
+MOST_TICKS = 12  # values of a setting that are written below the axis one by one
 
 
 def activations_over_training(
@@ -81,14 +85,16 @@ def bias_against_selectivity(
     selectivity: Float[np.ndarray, "seeds neurons"],
     *,
     setting: str,
+    n_features: int | None = None,
     threshold: float = 0.9,
 ) -> go.Figure:
-    """Bias of every neuron against the share of its response that one feature has.
+    """Bias of every neuron against the share of its response that one feature has, and sorted.
 
     Args:
         biases: Of every neuron of every seed.
         selectivity: The same; 0 for a neuron that responds to nothing.
         setting: What the network is.
+        n_features: Marked among the sorted biases: so many neurons would serve one feature each.
         threshold: Above it a neuron counts as monosemantic: a vertical line.
 
     Returns:
@@ -109,28 +115,42 @@ def bias_against_selectivity(
         )
     b, r = biases.ravel(), selectivity.ravel()
     dead = r == 0
-    figure = go.Figure(
-        [
-            dots(r[~dead], b[~dead], name="neuron", color=DATA, size=4),
-            dots(r[dead], b[dead], name="responds to nothing", color=MUTED, size=4),
-        ]
+    figure = make_subplots(cols=2, shared_yaxes=True, horizontal_spacing=0.05)
+    for name, chosen, colour in (("neuron", ~dead, DATA), ("responds to nothing", dead, MUTED)):
+        trace = dots(r[chosen], b[chosen], name=name, color=colour, size=4)
+        figure.add_trace(trace.update(opacity=0.45), row=1, col=1)
+    n_seeds, n_neurons = biases.shape
+    gap = np.full((n_seeds, 1), np.nan)  # one trace for all seeds, a gap after each
+    figure.add_scattergl(
+        x=np.tile(np.arange(1, n_neurons + 2), n_seeds),
+        y=np.concatenate([np.sort(biases, axis=1), gap], axis=1).ravel(),
+        name="biases of a seed, sorted",
+        mode="lines",
+        line={"color": VERMILLION, "width": 1},
+        opacity=0.3,
+        row=1,
+        col=2,
     )
-    for trace in figure.data:
-        trace.update(opacity=0.45)
-    figure.add_vline(threshold, line={"color": VERMILLION, "width": 1.2, "dash": "dot"})
+    dotted = {"width": 1.2, "dash": "dot"}
+    figure.add_vline(threshold, line={"color": VERMILLION, **dotted}, row=1, col=1)
+    if n_features is not None:
+        figure.add_vline(n_features, line={"color": INK, **dotted}, row=1, col=2)
     figure.add_hline(0, line={"color": INK, "width": 0.8})
-    figure.update_xaxes(title_text="share of its strongest feature", range=[-0.03, 1.03])
-    figure.update_yaxes(title_text="bias")
+    figure.update_xaxes(title_text="share of its strongest feature", range=[-0.03, 1.03], col=1)
+    figure.update_xaxes(title_text="neurons, by their bias", col=2)
+    figure.update_yaxes(title_text="bias", col=1)
     figure.update_layout(showlegend=True)
+    marked = "" if n_features is None else f"; the dotted line is at the {n_features} features"
     return styled(
         figure,
         title=f"Bias against selectivity: {setting}",
         seen=(
-            f"A dot for each of the {biases.shape[1]} neurons of {biases.shape[0]} seeds at the "
-            f"end; right of the dotted line ({threshold:g}) a neuron counts as monosemantic."
+            f"Left, a dot for each of the {n_neurons} neurons of {n_seeds} seeds at the end; "
+            f"beyond the dotted line ({threshold:g}) a neuron counts as monosemantic. Right, the "
+            f"biases of every seed in order{marked}."
         ),
         computed="Largest positive response to a single feature over the sum of all of them.",
-        misleads="Most dots overlap where neurons are alike; the means are in the table.",
+        misleads="Dots overlap where neurons are alike, so a dark patch may be many of them.",
         height=460,
     )
 
@@ -210,7 +230,12 @@ def means_against(
             marker={"size": 6},
         )
     positions = np.concatenate([curve.x for curve in curves])
-    axis = log_axis(float(positions.min()), float(positions.max()), 700) if log_x else {}
+    axis: dict[str, Any] = {}
+    if log_x:
+        axis = log_axis(float(positions.min()), float(positions.max()), 700)
+        places = sorted(set(positions.tolist()))
+        if len(places) <= MOST_TICKS:
+            axis = {"type": "log", "tickvals": places, "ticktext": [f"{x:g}" for x in places]}
     figure.update_xaxes(title_text=x_title, **axis)
     figure.update_yaxes(title_text=y_title, rangemode="tozero")
     figure.update_layout(showlegend=True)

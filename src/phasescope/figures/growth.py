@@ -83,18 +83,31 @@ def seed_curves(panels: Sequence[SeedCurves], floor: float = 1e-4) -> go.Figure:
         figure.update_yaxes(title_text="loss / first loss", row=row, col=1)
     figure.update_annotations(font={"size": 12})
     figure.update_layout(showlegend=True)
+    if any("<br>" in _two_lines(panel.title) for panel in panels[:n_columns]):
+        figure.update_layout(margin_t=44)  # the first titles have two lines
     counts = ", ".join(f"{p.title}: {len(p.losses)} seeds" for p in panels)
+    has_theory = any(panel.theory.size for panel in panels)
     return styled(
         figure,
         title="Loss of every seed",
         seen=(
-            f"A thin line per seed ({counts}), the median over seeds at each step in black and, "
-            "where there is an exact theory, the median of what it gives from the same starts, "
-            f"dashed. Logarithmic axes that end at {floor:g} of the first loss."
+            f"A thin line per seed ({counts}), the median over seeds at each step in black"
+            + (
+                " and, where there is an exact theory, the median of what it gives from the same "
+                "starts, dashed"
+                if has_theory
+                else ""
+            )
+            + f". Logarithmic axes that end at {floor:g} of the first loss."
         ),
         computed=(
-            "Loss at the weights before each step over the loss at the first one; the theory "
-            "integrates the four equations of a rank-one factorization under gradient flow."
+            "Loss at the weights before each step over the loss at the first one"
+            + (
+                "; the theory integrates the four equations of a rank-one factorization under "
+                "gradient flow."
+                if has_theory
+                else "."
+            )
         ),
         misleads=(
             "A median of curves is no curve of a seed: where seeds fall at different times the "

@@ -205,9 +205,9 @@ class Results:
 
 
 def setting(config: Config) -> str:
-    """One point of the grid without its seeds: ``N 64, k 128, LAMB 0.03`` and what is unusual."""
+    """A point of the grid without its seeds: ``N 64 k 128, LAMB 0.03`` and what is unusual."""
     plain = Config()
-    parts = [f"N {config.n_features}, k {config.n_neurons}"]
+    parts = [f"N {config.n_features} k {config.n_neurons}"]
     rates, offsets = (
         "/".join(f"{value:g}" for value in values)
         for values in (config.learning_rates, config.bias_offsets)
@@ -217,7 +217,7 @@ def setting(config: Config) -> str:
         if getattr(config, name) != getattr(plain, name):
             parts.append(str(getattr(config, name)).replace("_", " "))
     if config.d != plain.d:
-        parts.insert(1, f"d {config.d}")
+        parts[0] += f" d {config.d}"
     for label, value, usual in (
         ("importance power", config.importance_power, 0.0),
         ("decay", config.bias_decay, 0.0),

@@ -17,6 +17,7 @@ from phasescope.experiments.monosemanticity.config import (
     per_seed,
     setting,
 )
+from phasescope.experiments.rules import share
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -162,7 +163,7 @@ def _curve(
     values = [_values(at[x], "mono_90") for x in xs]
     found = [OverSeeds(v[np.isfinite(v)].tolist()) for v in values]
     label = setting(family)
-    label = label.replace("k 128, ", "") if name == "n_neurons" else label.replace(" 0.03", "", 1)
+    label = label.replace(" k 128", "", 1) if name == "n_neurons" else label.replace(" 0.03", "", 1)
     return ps.figures.MeanCurve(
         label,
         np.array(xs),
@@ -190,6 +191,7 @@ def _plane(points: _Points) -> dict[str, Figure]:
                 place = ks.index(k), densities.index(density)
                 matrix[place] = np.nanmean(_values(runs, name))
             frames.append(ps.figures.MatrixFrame(shown, matrix))
+        label = setting(family).replace(" k 128", "", 1)
         drawn[f"plane_{index}"] = ps.figures.matrices_on_slider(
             frames,
             slider="features that are",
@@ -201,7 +203,7 @@ def _plane(points: _Points) -> dict[str, Figure]:
             y_names=[str(k) for k in ks],
             title="Phase diagram over neurons and density",
             seen=f"Share of the features that have a monosemantic neuron, or (slider) are ignored; "
-            f"the others are polysemantic. {setting(family).split(', LAMB')[0]} varied in k.",
+            f"the others are polysemantic. {label}.",
             computed="Means over seeds at the end of the training, threshold .9; ignored: less "
             "than a tenth of the variance is explained.",
             misleads="All cells have the same number of steps: sparse features have been seen "
@@ -212,23 +214,26 @@ def _plane(points: _Points) -> dict[str, Figure]:
 
 def _states(points: _Points) -> dict[str, Figure]:
     """State against rank, of the settings in which features differ."""
-    bundles = []
+    curves = []
     for point, runs in points.items():
         if point.frequencies == "uniform" and not point.importance_power:
             continue
-        mono = np.array([result.numbers["points"][i]["by_feature"]["mono"] for result, i in runs])
-        ranks = np.arange(1, mono.shape[1] + 1)
-        bundles.append(ps.figures.Bundle(setting(point), ranks, mono.astype(float)))
-    if not bundles:
+        parts = [result.numbers["points"][i] for result, i in runs]
+        counts = [len(part["per_seed"]["loss"]) for part in parts]
+        mono = np.average([part["by_feature"]["mono"] for part in parts], axis=0, weights=counts)
+        found = [share(np.arange(sum(counts)) < round(m * sum(counts))) for m in mono]
+        ranks = np.arange(1, len(mono) + 1, dtype=float)
+        ends = np.array([[f.low, f.high] for f in found])
+        curves.append(ps.figures.MeanCurve(setting(point), ranks, mono, ends))
+    if not curves:
         return {}
-    figure = ps.figures.curves_beside_nulls(
-        bundles[:8],
+    figure = ps.figures.means_against(
+        curves[:8],
         x_title="rank of the feature, the most frequent (or important) first",
         y_title="share of seeds in which it is monosemantic",
         title="Which features become monosemantic",
-        seen="One curve for each setting whose features differ.",
         computed="Share of the seeds in which a monosemantic neuron (.9) responds to the feature "
-        "most, at the end.",
+        "most, at the end, with exact 95% intervals.",
         misleads="A smooth curve over seeds may be a sharp threshold at another rank in each.",
         log_x=True,
     )
@@ -246,6 +251,6 @@ def _one_by_one(points: _Points) -> dict[str, Figure]:
                 detail.shown_steps, detail.activations, setting=name
             )
         drawn[f"biases_{index}"] = ps.figures.bias_against_selectivity(
-            detail.biases, detail.selectivity, setting=name
+            detail.biases, detail.selectivity, n_features=point.n_features, setting=name
         )
     return drawn
