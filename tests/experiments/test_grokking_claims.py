@@ -6,12 +6,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from figures.captions import check_house_rules
 from phasescope.experiments import grokking
 from phasescope.experiments.grokking.activations import activation_claims
 from phasescope.experiments.grokking.config import SPECTRA_IDS
 from phasescope.experiments.grokking.evidence import Evidence
 from phasescope.experiments.grokking.operations import operation_claims
 from phasescope.experiments.grokking.optimizers import optimizer_claims
+from phasescope.experiments.grokking.overview import overview
 
 N_SEEDS = 10
 ACTIVATIONS = ("relu", "gelu", "gelu_new", "gelu_fast", "silu", "solu_ln")
@@ -248,8 +250,10 @@ def test_a_batch_counts_as_its_seeds():
 def test_what_is_recorded_does_not_part_runs_of_one_setting():
     runs = [grokking.Results(replace(grokking.DEFAULT, seed=s), {}) for s in range(3)]
     other = grokking.Results(replace(grokking.DEFAULT, seed=3, weights_every=7, scales_every=0), {})
+    again = grokking.Results(replace(grokking.DEFAULT, seed=1, n_log_spaced=3), {})
     larger = grokking.Results(replace(grokking.DEFAULT, seed=4, p=113), {})
-    assert len(Evidence([*runs, other, larger]).runs()) == 4
+    found = Evidence([*runs, other, again, larger]).runs()
+    assert [r.config.seed for r in found] == [0, 1, 2, 3]  # seed 1 once
 
 
 def test_the_growth_of_key_frequencies_is_answered_beside_its_null():
@@ -260,3 +264,26 @@ def test_the_growth_of_key_frequencies_is_answered_beside_its_null():
     assert "Of 40 key frequencies" in law.sentence
     assert law.null == "logistics with the same residuals: 0 [0, 0]"
     assert circuit.value == pytest.approx(0.02, abs=0.01)
+
+
+def test_the_overview_draws_every_seed_of_every_setting():
+    steps = [0, 10, 100, 1000]
+    runs = planted(4)
+    for result in runs:
+        result.numbers["curve"] = {"steps": steps, "test_accuracy": [0.0, 0.1, 0.5, 1.0]}
+    found = overview(runs)
+    assert list(found) == [
+        "Grokking by operation and activation",
+        "Grokking by operation and activation, one operation",
+        "Times to grok",
+        "The clock in both bases",
+        "Spikes by optimizer",
+    ]
+    crossed, apart, times, _, spikes = found.values()
+    assert {trace.name for trace in crossed.data} == {"seed", "median over seeds", "grokked"}
+    panels = {"relu", "gelu", "silu", "solu_ln"}  # the activations with more than one operation
+    assert panels <= {a.text for a in crossed.layout.annotations}
+    assert set(FAMILY) <= {a.text for a in apart.layout.annotations}
+    check_house_rules(times)
+    assert "reject_rises True" in str(spikes.to_json())
+    assert overview(runs[:1]) == {}

@@ -11,6 +11,7 @@ from plotly.subplots import make_subplots
 from phasescope.figures.theme import DATA, INK, MUTED, VERMILLION, plain, styled
 
 _PANEL_HEIGHT = 150
+_FIRST = 10.0  # step at which the horizontal axes begin
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,7 +85,16 @@ def curves_by_setting(
     n_seeds = sorted({len(panel.values) for panel in panels})
     missed = sum(int(np.isnan(panel.events).sum()) for panel in panels)
     total = sum(len(panel.events) for panel in panels)
-    figure.update_xaxes(type="log", dtick=1, exponentformat="power", tickfont={"size": 10})
+    last = max(float(panel.steps.max()) for panel in panels)
+    first = min(_FIRST, last / 10)  # before that nothing happens, and panels are narrow
+    figure.update_xaxes(
+        type="log",
+        dtick=1,
+        exponentformat="power",
+        tickfont={"size": 10},
+        tickangle=0,
+        range=[np.log10(first), np.log10(1.2 * last)],
+    )
     figure.update_xaxes(title_text="step", row=len(rows))
     figure.update_yaxes(range=[-0.03 * top, 1.14 * top], tickfont={"size": 10})
     figure.update_yaxes(title_text=plain(y_title), row=(len(rows) + 1) // 2, col=1)
@@ -95,7 +105,8 @@ def curves_by_setting(
             f"One panel per setting with {' or '.join(map(str, n_seeds))} seeds: thin curves are "
             "seeds, joined between the steps that were kept, the heavy one is their median. "
             f"Triangles at the top: {event}, one per seed; {missed} of {total} seeds did not get "
-            "there."
+            "there. "
+            f"Axes begin at step {first:g}."
         ),
         computed=computed,
         misleads=misleads,

@@ -34,12 +34,17 @@ class Evidence:
     """Runs of one seed each, found by what they have in common.
 
     Args:
-        results: Runs and batches; those as short as the smoke preset count nowhere.
+        results: Runs and batches; those as short as the smoke preset count nowhere. A seed that was
+            run twice, alone and in a batch, counts once.
     """
 
     def __init__(self, results: Sequence[Results]) -> None:
         long = [result for result in results if result.config.n_steps > SMOKE.n_steps]
-        self.all = [single for result in long for single in one_by_one(result)]
+        singles = [single for result in long for single in one_by_one(result)]
+        kept: dict[Any, Results] = {}
+        for single in singles:
+            kept.setdefault((without_seed(single.config), seed_of(single)), single)
+        self.all = list(kept.values())
         scales = Counter(_scale(result.config) for result in self.all)
         self.scale = dict(scales.most_common(1)[0][0]) if scales else {}
 
@@ -136,7 +141,8 @@ def parts_claim(
     elif any(part.fails(found) and not part.holds(found) for part, found in known):
         verdict = "refuted"
     n = min(found.n_seeds for _, found in known)
-    sentence = "; ".join(str(part) for part in parts) + "."
+    told = "; ".join(str(part) for part in parts)
+    sentence = f"{told[0].upper()}{told[1:]}."
     return claim(
         id, statement, rule, known[0][1], unit, null, with_enough_seeds(verdict, n), sentence, n
     )

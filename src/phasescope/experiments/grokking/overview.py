@@ -32,7 +32,12 @@ def overview(results: Sequence[Results]) -> dict[str, Any]:
             grid[config.operation, config.activation] = plain
     found: dict[str, Any] = {}
     if grid:
-        found["Grokking by operation and activation"] = _curves(grid)
+        names = [activation for _, activation in grid]
+        crossed = {k: runs for k, runs in grid.items() if names.count(k[1]) > 1}
+        apart = {k: runs for k, runs in grid.items() if k not in crossed}
+        for shown, part in (("and activation", crossed), ("and activation, one operation", apart)):
+            if part:
+                found[f"Grokking by operation {shown}"] = _curves(part)
         found["Times to grok"] = _times(grid)
         found["The clock in both bases"] = _clock(grid)
     if spikes := _spikes(evidence):
