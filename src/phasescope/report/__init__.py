@@ -1,5 +1,6 @@
 """Claims with verdicts, and the one HTML file that shows them with figures and numbers."""
 
+from phasescope.report.basins import report_basin
 from phasescope.report.checkpoints import (
     CheckpointAnalysis,
     analyse_checkpoint,
@@ -27,6 +28,7 @@ __all__ = [
     "checkpoint_table",
     "claims_table",
     "load_results",
+    "report_basin",
     "report_runs",
     "save_results",
     "write_report",
