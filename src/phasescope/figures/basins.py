@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 import plotly.graph_objects as go
+import torch
 from jaxtyping import Float
 
 from phasescope.analysis.connectivity import PlaneValues
@@ -68,7 +69,10 @@ def basin_paths(report: BasinReport) -> go.Figure:
     data = list(figure.data)
     figure = go.Figure([*data[-2:], *data[:n], *data[n:-2]])
     figure.update_xaxes(title_text="place on the path: first model (0) to second (1)")
-    figure.update_yaxes(title_text=plain(report.name))
+    shown = torch.cat([path.values[report.name] for path in report.paths.values()])
+    low, high = shown.min().item(), max(shown.max().item(), first.max().item() + report.tolerance)
+    room = 0.08 * (high - low) or 1.0
+    figure.update_yaxes(title_text=plain(report.name), range=[low - room, high + room])
     verdict = "one basin" if report.same_basin else "different basins"
     return styled(
         figure,
@@ -76,7 +80,7 @@ def basin_paths(report: BasinReport) -> go.Figure:
         seen=(
             f"{report.name} at evenly spaced places of each path. Thin grey: the line between the "
             "values at both ends; dashed: the tolerance above it. Dotted: straight lines to random "
-            "targets."
+            "targets, which leave the figure at the top."
         ),
         computed=(
             "Barriers are rises over the line between the ends: "
@@ -153,14 +157,23 @@ def loss_plane(
     figure.add_scatter(
         x=corners[:, 0],
         y=corners[:, 1],
-        mode="markers+text",
-        text=[f"<b>{plain(label)}</b>" for label in labels],
-        textposition="top center",
-        textfont={"color": INK},
+        mode="markers",
         marker={"size": 10, "color": INK, "line": {"width": 1.5, "color": "#FFFFFF"}},
         showlegend=False,
     )
-    figure.update_xaxes(title_text="distance towards the second model", showgrid=False)
+    for label, (x, y) in zip(labels, corners, strict=True):
+        figure.add_annotation(
+            x=x,
+            y=y,
+            text=plain(label),
+            yshift=18,
+            showarrow=False,
+            bgcolor="rgba(255, 255, 255, 0.85)",
+            borderpad=2,
+        )
+    figure.update_xaxes(
+        title_text="distance towards the second model", showgrid=False, constrain="domain"
+    )
     figure.update_yaxes(
         title_text="distance off their line", scaleanchor="x", scaleratio=1, showgrid=False
     )

@@ -144,7 +144,7 @@ def _d9(toys: list[Results]) -> Claim | None:
         elif any(s.high < MOST for s in shares.values()):
             verdict = "refuted"
     means = {
-        name: OverSeeds(per_seed(toys, name)[counts])
+        name: over(per_seed(toys, name)[counts])
         for name in (
             "tolerance",
             "cross naive",
@@ -177,15 +177,13 @@ def _d9(toys: list[Results]) -> Claim | None:
 def _d10(toys: list[Results]) -> Claim | None:
     if not toys:
         return None
-    basins = {
-        name: OverSeeds(per_seed(toys, name)) for name in ("basins", "basins poly", "basins mono")
-    }
+    basins = {name: over(per_seed(toys, name)) for name in ("basins", "basins poly", "basins mono")}
     joined = {
-        f"{level}, other {kind}": OverSeeds(per_seed(toys, f"{level} {kind} joined"))
+        f"{level}, other {kind}": over(per_seed(toys, f"{level} {kind} joined"))
         for level in ("poly", "mono")
         for kind in ("batch", "init", "both")
     }
-    levels = OverSeeds(per_seed(toys, "levels joined"))
+    levels = over(per_seed(toys, "levels joined"))
     poly = basins["basins poly"]
     return _claim(
         _D10,
@@ -232,13 +230,13 @@ def _d11(toys: list[Results]) -> Claim | None:
 def _d12(toys: list[Results]) -> Claim | None:
     if not toys:
         return None
-    difference = OverSeeds(per_seed(toys, "away mono") - per_seed(toys, "on mono"))
+    difference = over(per_seed(toys, "away mono") - per_seed(toys, "on mono"))
     m = {
-        f"{who} {what}": OverSeeds(per_seed(toys, f"{who} {what}"))
+        f"{who} {what}": over(per_seed(toys, f"{who} {what}"))
         for who in ("away", "on", "independent")
         for what in ("mono", "overlap", "loss", "barrier naive", "barrier")
     }
-    tolerance = OverSeeds(per_seed(toys, "tolerance"))
+    tolerance = over(per_seed(toys, "tolerance"))
     return _claim(
         _D12,
         difference.mean,
@@ -249,7 +247,7 @@ def _d12(toys: list[Results]) -> Claim | None:
         difference.n_seeds,
         _answered(difference.n_seeds),
         f"mono/N {m['away mono']} after fine-tuning away, from "
-        f"{OverSeeds(per_seed(toys, 'away start mono'))}; overlap with the start "
+        f"{over(per_seed(toys, 'away start mono'))}; overlap with the start "
         f"{m['away overlap']}. Its barrier to the start is {m['away barrier naive']} "
         f"({m['away barrier']} after alignment; tolerance {tolerance}), its loss "
         f"{m['away loss']} against {m['on loss']}.",
@@ -261,8 +259,7 @@ def _d13(groups: Groups) -> Claim | None:
     if any(setting(config) not in groups for config in cells):
         return None
     logs = {
-        config: OverSeeds(np.log(per_seed(groups[setting(config)], "ratio matched")))
-        for config in cells
+        config: over(np.log(per_seed(groups[setting(config)], "ratio matched"))) for config in cells
     }
     edge = float(np.log(FLAT))
     holds = [logs[c].high < edge if near else logs[c].low > edge for c, near in cells.items()]
@@ -274,7 +271,7 @@ def _d13(groups: Groups) -> Claim | None:
     words = "; ".join(_cell(groups, c) for c in others)
     if setting(RESNET) in groups:
         words += "; beside them, " + _cell(groups, RESNET)
-    random = OverSeeds(per_seed(groups[setting(deciding)], "ratio random"))
+    random = over(per_seed(groups[setting(deciding)], "ratio random"))
     found = logs[deciding]
     return _claim(
         _D13,
@@ -291,13 +288,17 @@ def _d13(groups: Groups) -> Claim | None:
 def _cell(groups: Groups, config: Config) -> str:
     runs = groups[setting(config)]
     ratios = {
-        name: OverSeeds(per_seed(runs, f"ratio {name}"))
-        for name in ("naive", "matched", "activations")
+        name: over(per_seed(runs, f"ratio {name}")) for name in ("naive", "matched", "activations")
     }
     return (
         f"{setting(config)}: {ratios['matched']} (as they are {ratios['naive']}, activations "
-        f"{ratios['activations']}) at a test loss of {OverSeeds(per_seed(runs, 'test loss'))}"
+        f"{ratios['activations']}) at a test loss of {over(per_seed(runs, 'test loss'))}"
     )
+
+
+def over(values: np.ndarray) -> OverSeeds:
+    """Mean and interval of one value per seed."""
+    return OverSeeds(values.tolist())
 
 
 def _answered(n_seeds: int) -> Verdict:

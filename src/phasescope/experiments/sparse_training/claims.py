@@ -50,7 +50,12 @@ class Evidence:
 
     def mean(self, config: Config, name: str) -> OverSeeds:
         """Its mean."""
-        return OverSeeds(self.values(config, name))
+        return over(self.values(config, name))
+
+
+def over(values: np.ndarray) -> OverSeeds:
+    """Mean and interval of one value per seed."""
+    return OverSeeds(values.tolist())
 
 
 def claims(results: Sequence[Results]) -> list[Claim]:
@@ -65,9 +70,9 @@ def claims(results: Sequence[Results]) -> list[Claim]:
 
 def _d14(e: Evidence) -> Finding:
     dense, fixed = e.values(POLY, "dense loss"), e.values(POLY, "fixed loss")
-    cost = OverSeeds(np.log(fixed / dense))
+    cost = over(np.log(fixed / dense))
     closed = {
-        name: OverSeeds((fixed - e.values(POLY, f"{name} loss")) / (fixed - dense))
+        name: over((fixed - e.values(POLY, f"{name} loss")) / (fixed - dense))
         for name in ("rigl", "set")
     }
     edge = math.log(FAILS)
@@ -99,11 +104,11 @@ def _d14(e: Evidence) -> Finding:
 
 def _d15(e: Evidence) -> Finding:
     def change(config: Config, level: int) -> OverSeeds:
-        return OverSeeds(e.values(config, f"ticket {level} mono") - e.values(config, "dense mono"))
+        return over(e.values(config, f"ticket {level} mono") - e.values(config, "dense mono"))
 
     poly, mono = change(POLY, 4), change(MONO, 4)
     stays = {
-        level: OverSeeds(e.values(MONO, f"ticket {level} mono") / e.values(MONO, "dense mono"))
+        level: over(e.values(MONO, f"ticket {level} mono") / e.values(MONO, "dense mono"))
         for level in MONO.checked
     }
     controls = "; ".join(
