@@ -79,7 +79,7 @@ def _row(
         from rebasin import PermutationCoordinateDescent
 
         copies = [_copy(m) for m in models]
-        PermutationCoordinateDescent(*copies, x, verbose=False).rebasin()
+        PermutationCoordinateDescent(*copies, x).rebasin()
         found["rebasin"] = {n: v.detach() for n, v in copies[1].state_dict().items()}
 
     times = {"ours": _timed(ours, turns)}
@@ -90,7 +90,7 @@ def _row(
         try:
             times["rebasin"] = _timed(theirs, 1)
         except Exception as error:  # it does not run on every model
-            note = f"rebasin failed: {type(error).__name__}"
+            note = f"rebasin failed: {type(error).__name__}. "
     detail: dict = {name: summary(t) for name, t in times.items()}
     detail["similarity"] = {n: _similarity(first, s) for n, s in found.items()}
     if measure is not None:
