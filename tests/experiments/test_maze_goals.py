@@ -62,7 +62,9 @@ def training(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def result(tmp_path_factory):
-    return maze_goals.run(TINY, tmp_path_factory.mktemp("mazes"))
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("phasescope.experiments.maze_goals.ablations.N_RANDOM", 1)
+        return maze_goals.run(TINY, tmp_path_factory.mktemp("mazes"))
 
 
 class Knows(nn.Module):

@@ -1,7 +1,12 @@
-"""The example of docs/maze_goals.md runs and prints shares."""
+"""docs/maze_goals.md: its example runs, its tables are what results/maze_goals.json says."""
 
+import importlib.util
 import re
+from dataclasses import replace
 from pathlib import Path
+
+from phasescope.experiments.maze_goals.ablations import SHRINK
+from phasescope.experiments.maze_goals.config import Config, Results
 
 PAGE = Path(__file__).parents[2] / "docs" / "maze_goals.md"
 
@@ -14,3 +19,54 @@ def test_the_example_prints_what_an_agent_without_goals_does(capsys):
     shares = {name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines)}
     assert list(shares) == ["cheese first", "corner first", "corner, no cheese seen"]
     assert all(0.05 < share < 0.5 for share in shares.values())
+
+
+def script():
+    path = PAGE.with_name("tabulate_maze_goals.py")
+    spec = importlib.util.spec_from_file_location("tabulate_maze_goals", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_tables_say_what_the_runs_say():
+    """Of two planted runs, whose shares are known."""
+    runs = [
+        Results(
+            replace(Config(), seed=seed),
+            {
+                "final": {"corner": [0.9, 100], "from the corner": [0.7, 100]},
+                "untrained": {"corner": 0.1, "from the corner": 0.2},
+                "ablations": {
+                    "late gradients": {
+                        "removed": 0.5,
+                        "values": [[0.9, 0.7], [0.8 + 0.1 * seed, 0.2], [0.9, 0.7]],
+                        "controls": {SHRINK: [[0.9, 0.7]] * 3},
+                    }
+                },
+            },
+        )
+        for seed in range(2)
+    ]
+    first, behaviour, _, selectivity = script().tables(runs)
+    assert first == "**Behaviour, corner and cheese** (2 seeds; shares of levels; strength 1):"
+    rows = [line.split(" | ") for line in behaviour.splitlines()]
+    assert rows[2][:3] == ["| corner", "0.10 [0.10, 0.10]", "0.90 [0.90, 0.90]"]
+    assert rows[2][3].startswith("0.85 [")
+    assert rows[3][3] == "0.20 [0.20, 0.20]"
+    rows = [line.split(" | ") for line in selectivity.splitlines()]
+    assert rows[2][1] == "1.00 [1.00, 1.00]"
+    assert rows[4][1].startswith("0.94 [")
+    by_name = {row[0]: row[1] for row in rows}
+    assert by_name[f"| selectivity: {SHRINK}"] == "0.00 [0.00, 0.00]"
+    assert by_name["| selectivity: random directions"] == "–"
+
+
+def test_the_tables_of_the_page_are_those_of_the_results():
+    shown = PAGE.read_text(encoding="utf-8").split(script().MARKS[0])[1].split(script().MARKS[1])[0]
+    if (PAGE.parents[1] / "results" / "maze_goals.json").exists():
+        assert shown.strip() == "\n\n".join(script().tables(script().stored_runs())).strip()
+    else:
+        assert shown.strip() == "The seeds have not been run yet."

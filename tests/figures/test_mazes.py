@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 
+from figures.captions import check_house_rules
 from phasescope.datasets import MazeMix, draw_mazes, walk
-from phasescope.figures import maze_walks
+from phasescope.figures import Stretch, goals_over_training, maze_walks
 
 
 def ways(levels, seed):
@@ -42,3 +43,23 @@ def test_walks_through_other_levels_are_refused():
         maze_walks({"a": ways(one, 0), "b": ways(other, 0)})
     with pytest.raises(ValueError, match="at least one agent"):
         maze_walks({})
+
+
+def test_goals_stand_above_the_components_of_the_policy_with_phases_shaded():
+    t = np.arange(5) * 10
+    goals = {"corner": np.linspace(0, 1, 5), "cheese": np.linspace(0, 0.5, 5)}
+    phases = [Stretch("before", 0, 20), Stretch("corner: learned", 20, 40)]
+    figure = goals_over_training(t, goals, t[:-1], [np.ones(4), np.zeros(4)], phases)
+    check_house_rules(figure)
+    assert [trace.name for trace in figure.data] == [
+        "corner",
+        "cheese",
+        "component 1",
+        "component 2",
+    ]
+    assert [trace.yaxis for trace in figure.data] == ["y", "y", "y2", "y2"]
+    np.testing.assert_array_equal(figure.data[1].y, goals["cheese"])
+    np.testing.assert_array_equal(figure.data[3].x, t[:-1])
+    shaded = {(shape.x0, shape.x1) for shape in figure.layout.shapes}
+    assert shaded == {(0, 20), (20, 40)}
+    assert "Shaded: before, corner: learned." in figure.layout.meta["seen"]

@@ -40,7 +40,7 @@ from phasescope.figures.growth import (
 from phasescope.figures.levels import LevelPanel, statistic_by_level
 from phasescope.figures.located import component_overlaps
 from phasescope.figures.matrices import MatrixFrame, matrices_on_slider
-from phasescope.figures.mazes import maze_walks
+from phasescope.figures.mazes import goals_over_training, maze_walks
 from phasescope.figures.multiples import CurvePanel, curves_by_setting
 from phasescope.figures.paths import explained_variance, principal_plane, principal_scores
 from phasescope.figures.profiles import time_profiles
@@ -80,6 +80,7 @@ __all__ = [
     "curves_by_setting",
     "dimensionality_levels",
     "explained_variance",
+    "goals_over_training",
     "grokking_curves",
     "loss_plane",
     "losses_over_steps",

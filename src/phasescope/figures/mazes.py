@@ -1,14 +1,16 @@
-"""Figure of the ways of an agent through mazes, before and after something was done to it."""
+"""Figures of an agent in mazes: its ways before and after an ablation, its goals over training."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
+from jaxtyping import Float, Int
 from plotly.subplots import make_subplots
 
 from phasescope.datasets import Walks
-from phasescope.figures.theme import BLUE, GREEN, ORANGE, PURPLE, plain, styled
+from phasescope.figures.grokking import Stretch
+from phasescope.figures.theme import BLUE, COLOURS, GREEN, INK, ORANGE, PURPLE, plain, styled
 
 _COLUMNS = 4
 _SHADES = [[0.0, "#FFFFFF"], [0.5, "#CDE8DE"], [1.0, "#1F2933"]]  # floor, corner, wall
@@ -106,6 +108,77 @@ def maze_walks(walks: Mapping[str, Walks]) -> go.Figure:
             "and for shares in the other figures. Ways that go there and back cover themselves."
         ),
         height=150 + 250 * rows,
+    )
+
+
+def goals_over_training(
+    steps: Int[np.ndarray, " t"],
+    goals: Mapping[str, Float[np.ndarray, " t"]],
+    score_steps: Int[np.ndarray, " s"],
+    scores: Sequence[Float[np.ndarray, " s"]],
+    phases: Sequence[Stretch] = (),
+) -> go.Figure:
+    """Shares of levels in which goals are reached, over the principal components of the policy.
+
+    Args:
+        steps: Steps at which behaviour was measured.
+        goals: Shares by name.
+        score_steps: Steps at which the policy was recorded.
+        scores: Score of each principal component of the policies at those.
+        phases: Stretches between the times at which goals were learned, with their names.
+
+    Returns:
+        The figure.
+
+    Example:
+        >>> t = np.arange(3)
+        >>> figure = goals_over_training(t, {"corner": np.ones(3)}, t, [np.zeros(3)])
+        >>> [trace.name for trace in figure.data]
+        ['corner', 'component 1']
+    """
+    figure = make_subplots(rows=2, cols=1, shared_xaxes=True, vertical_spacing=0.07)
+    named = [*goals.items(), *((f"component {i + 1}", y) for i, y in enumerate(scores))]
+    for i, (name, y) in enumerate(named):
+        at: Any = {"row": 1 if i < len(goals) else 2, "col": 1}
+        figure.add_scatter(
+            x=steps if i < len(goals) else score_steps,
+            y=y,
+            name=plain(name),
+            mode="lines+markers",
+            line={"color": COLOURS[i % len(COLOURS)], "width": 1.5},
+            marker={"size": 4},
+            **at,
+        )
+    for i, phase in enumerate(phases):
+        figure.add_vrect(
+            x0=phase.start, x1=phase.end, line_width=0, layer="below",
+            fillcolor=("rgba(0,114,178,.07)", "rgba(184,120,0,.10)", "rgba(0,122,90,.10)")[i % 3],
+        )  # fmt: skip
+        figure.add_annotation(
+            x=(phase.start + phase.end) / 2, y=1.0, yref="y domain", yanchor="bottom",
+            text=plain(phase.name), showarrow=False, font={"size": 11, "color": INK},
+        )  # fmt: skip
+    figure.update_yaxes(title_text="share of levels", range=[0, 1.02], row=1, col=1)
+    figure.update_yaxes(title_text="score (nats)", row=2, col=1)
+    figure.update_xaxes(title_text="step", row=2, col=1)
+    shown = f" Shaded: {', '.join(phase.name for phase in phases)}." if phases else ""
+    return styled(
+        figure,
+        title="Goals and policies over the training of one agent",
+        seen=(
+            "Above, shares of held-out levels in which a goal is reached; below, scores of the "
+            f"principal components of the policies on fixed observations.{shown}"
+        ),
+        computed=(
+            "A goal is learned when its share is half way from the first to the largest and stays "
+            "there for three rollouts. Policies: logarithms of the moves' probabilities, centred "
+            "over steps."
+        ),
+        misleads=(
+            "Components of any random walk are waves of growing frequency: a bend is no phase by "
+            "itself. Their signs mean nothing."
+        ),
+        height=560,
     )
 
 

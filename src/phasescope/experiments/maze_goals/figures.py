@@ -22,6 +22,8 @@ from phasescope.experiments.maze_goals.evidence import (
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
+PARTS = ("late gradients", "early gradients", "late updates", "early updates")
+"""What is taken out, in the order in which it is shown."""
 _FOLLOWED = ("corner", "from the corner", "corner first", "cheese first")
 _FOLLOWED_STARS = ("cheese", "star", "cheese first", "star first")
 _BANDS = (
@@ -43,13 +45,16 @@ def figures(results: Sequence[Results]) -> dict[str, Figure]:
     for name, runs in settings.items():
         prefix = "" if len(settings) == 1 else f"{name}: "
         drawn[f"{prefix}goals"] = _goals(runs, name)
+        drawn[f"{prefix}one agent"] = _one_agent(runs[0])
         drawn[f"{prefix}profiles"] = _profiles(runs, name)
         drawn[f"{prefix}policies"] = _policies(runs, name)
         if "layers" in runs[0].numbers["spectra"]["gradients"]:
             drawn[f"{prefix}layers"] = _layers(runs, name)
         if not runs[0].config.stars:
             drawn[f"{prefix}distances"] = _distances(runs, name)
-        for part in ("late gradients", "early gradients", "late updates", "early updates"):
+        if any(r.numbers.get("ablations") for r in runs):
+            drawn[f"{prefix}behaviour"] = _behaviour(runs, name)
+        for part in PARTS:
             having = [r for r in runs if part in r.numbers.get("ablations", {})]
             if having:
                 drawn[f"{prefix}{part}"] = _selectivities(having, part, name)
@@ -94,6 +99,50 @@ def _goals(runs: Sequence[Results], setting: str) -> Figure:
             "An agent that moves at random reaches some goals: compare with the first points. A "
             "hundred levels give a share to .05."
         ),
+    )
+
+
+def _one_agent(result: Results) -> Figure:
+    course, path = result.numbers["training"], result.numbers["policies"]
+    followed = _FOLLOWED_STARS if result.config.stars else _FOLLOWED
+    steps = np.array(course["steps"])
+    learned = [(when[0], goal) for goal, when in course["learned"].items() if when is not None]
+    ends = [*sorted(learned), (int(steps[-1]), "")]
+    phases, begin, name = [], 0, "before any goal"
+    for end, goal in ends:
+        if end > begin:
+            phases.append(ps.figures.Stretch(name, begin, end))
+        begin, name = end, f"{_label(goal)}: learned"
+    return ps.figures.goals_over_training(
+        steps,
+        {_label(goal): np.array(course["curves"][goal]) for goal in followed},
+        # The policy is recorded with every measure but the last, at the end.
+        steps[:-1],
+        [np.array(score) for score in path["scores"]],
+        phases,
+    )
+
+
+def _behaviour(runs: Sequence[Results], setting: str) -> Figure:
+    groups = {}
+    for measure in (name for name in runs[0].numbers["final"] if not name.startswith("hidden")):
+        row = {"trained agent": [final(r, measure) for r in runs]}
+        for part in PARTS:
+            having = [r for r in runs if part in r.numbers["ablations"]]
+            row[f"without the {part}"] = _present([after(r, part, measure) for r in having])
+        row["untrained agent"] = [untrained(r, measure) for r in runs]
+        groups[_label(measure)] = {name: values for name, values in row.items() if values}
+    return ps.figures.seed_strips(
+        groups,
+        x_title="share of levels",
+        title=f"What the agent does before and after each ablation ({setting})",
+        seen="One mark for each seed; a stroke at the median. The trained agent is filled.",
+        computed=(
+            "Held-out levels of each kind, one walk through each, moves drawn with the same random "
+            "numbers for every agent. Ablations at strength 1. Seeds without such components are "
+            "left out of their lane."
+        ),
+        misleads="Says nothing about whether it is these directions: the controls do, below.",
     )
 
 
