@@ -307,6 +307,13 @@ def test_the_setting_with_most_seeds_decides_and_no_runs_test_nothing():
     )
 
 
+def test_too_few_steps_are_refused_before_the_training(tmp_path: Path):
+    config = replace(grokking.SMOKE, spectra_every=10)
+    with pytest.raises(ValueError, match="at least 13 kept steps, but spectra_every=10 keeps 7"):
+        grokking.run(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_figures_are_drawn_from_the_numbers_alone(small: grokking.Results):
     drawn = spectra_figures([replace(small, detail=None)])
     assert {"spectra: raw", "spectra: logits", "spectra: mass and effect"} <= set(drawn)

@@ -1,14 +1,7 @@
 import numpy as np
-import pytest
 
 from figures.captions import check_house_rules
-from phasescope.figures import (
-    NetworkFrame,
-    Stretch,
-    grokking_curves,
-    measures_over_training,
-    network_over_training,
-)
+from phasescope.figures import Stretch, grokking_curves, measures_over_training
 
 STEPS = np.arange(25)
 
@@ -43,34 +36,3 @@ def test_measures_have_a_panel_for_each_unit():
     assert [trace.name for trace in figure.data] == ["test", "purity"]
     assert (figure.layout.yaxis.type, figure.layout.yaxis2.type) == ("log", None)
     np.testing.assert_array_equal(figure.data[1].y, STEPS / 25)
-
-
-def test_the_slider_shows_one_step_at_a_time():
-    generator = np.random.default_rng(0)
-    frames = [
-        NetworkFrame(
-            step,
-            np.full(3, 1 / 3),
-            np.full(3, 1 / 3),
-            np.ones(4),
-            np.full(5, 0.5),
-            generator.normal(size=(7, 7)),
-            np.zeros((7, 7)),
-        )
-        for step in (0, 10, 200)
-    ]
-    figure = network_over_training(frames)
-    check_house_rules(figure)
-    assert [trace.visible for trace in figure.data] == [False] * 12 + [True] * 6
-    steps = figure.layout.sliders[0].steps
-    assert [step.label for step in steps] == ["0", "10", "200"]
-    assert steps[1].args[0]["visible"] == [False] * 6 + [True] * 6 + [False] * 6
-    heat = figure.data[4].z
-    assert heat.dtype == np.uint8
-    assert (heat.min(), heat.max()) == (0, 255)
-    assert not figure.data[5].z.any()  # a constant has no colours
-
-
-def test_no_frames_are_refused():
-    with pytest.raises(ValueError, match="at least one frame"):
-        network_over_training([])

@@ -23,13 +23,7 @@ from phasescope.figures.feature_neurons import (
     bias_against_selectivity,
     means_against,
 )
-from phasescope.figures.grokking import (
-    NetworkFrame,
-    Stretch,
-    grokking_curves,
-    measures_over_training,
-    network_over_training,
-)
+from phasescope.figures.grokking import Stretch, grokking_curves, measures_over_training
 from phasescope.figures.growth import (
     SeedCurves,
     SettingValues,
@@ -42,6 +36,8 @@ from phasescope.figures.located import component_overlaps
 from phasescope.figures.matrices import MatrixFrame, matrices_on_slider
 from phasescope.figures.mazes import goals_over_training, maze_walks
 from phasescope.figures.multiples import CurvePanel, curves_by_setting
+from phasescope.figures.movie import network_movie
+from phasescope.figures.network import NetworkFrame, network_animation, network_over_training
 from phasescope.figures.paths import explained_variance, principal_plane, principal_scores
 from phasescope.figures.profiles import time_profiles
 from phasescope.figures.residuals import ResidualCurve, residual_curve
@@ -89,6 +85,8 @@ __all__ = [
     "mass_against_effect",
     "maze_walks",
     "measures_over_training",
+    "network_animation",
+    "network_movie",
     "network_over_training",
     "metrics_over_time",
     "norms_over_time",

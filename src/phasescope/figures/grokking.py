@@ -1,4 +1,4 @@
-"""Figures of networks that grok: curves with phases and spikes, measures, a slider over time."""
+"""Figures of runs that grok: curves with phases and spikes, measures over training."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,11 +10,7 @@ from plotly.subplots import make_subplots
 
 from phasescope.figures.points import dots, drawing_note
 from phasescope.figures.theme import (
-    BLUE,
     COLOURS,
-    GREEN,
-    MUTED,
-    ORANGE,
     VERMILLION,
     log_axis,
     plain,
@@ -35,26 +31,6 @@ class Stretch:
     """First step."""
     end: int
     """Last step."""
-
-
-@dataclass(frozen=True)
-class NetworkFrame:
-    """What a network looks like at one step, in the coordinates of its group."""
-
-    step: int
-    """The step."""
-    embedding_power: Float[np.ndarray, " k"]
-    """Power of W_E in frequencies 1, 2, ..., as shares of their sum."""
-    readout_power: Float[np.ndarray, " k"]
-    """The same of the neuron-to-logit map along the results."""
-    singular_values: Float[np.ndarray, " r"]
-    """Singular values of W_E over the largest."""
-    purity: Float[np.ndarray, " m"]
-    """Share of every neuron's variance in its best frequency."""
-    neuron: Float[np.ndarray, "n n"]
-    """Output of the neuron with the largest variance at the end, by both operands."""
-    attention: Float[np.ndarray, "n n"]
-    """Attention of the first head to the left operand, by both operands."""
 
 
 def grokking_curves(
@@ -192,121 +168,6 @@ def measures_over_training(
         ),
         height=140 + 210 * len(panels),
     )
-
-
-def network_over_training(frames: Sequence[NetworkFrame]) -> go.Figure:
-    """Spectra, singular values, neurons and attention at one step; a slider chooses the step.
-
-    Args:
-        frames: Steps in order; the last one is shown first.
-
-    Returns:
-        The figure.
-
-    Raises:
-        ValueError: There are no frames.
-
-    Example:
-        >>> one, square = np.ones(2), np.zeros((5, 5))
-        >>> frame = NetworkFrame(0, one / 2, one / 2, one, one, square, square)
-        >>> len(network_over_training([frame, frame]).layout.sliders[0].steps)
-        2
-    """
-    if not frames:
-        raise ValueError("network_over_training needs at least one frame, but got none.")
-    titles = (
-        "embedding W_E",
-        "neurons to logits W_L",
-        "singular values of W_E",
-        "best frequency of neurons",
-        "strongest neuron",
-        "attention of head 0 to a",
-    )
-    figure = make_subplots(
-        rows=3, cols=2, subplot_titles=titles, vertical_spacing=0.12, horizontal_spacing=0.16
-    )
-    panels = 0
-    for index, frame in enumerate(frames):
-        traces = _frame_traces(frame)
-        panels = len(traces)
-        for place, trace in enumerate(traces):
-            trace.update(visible=index == len(frames) - 1)
-            figure.add_trace(trace, place // 2 + 1, place % 2 + 1)
-    steps = []
-    for index, frame in enumerate(frames):
-        visible = [i // panels == index for i in range(panels * len(frames))]
-        steps.append(
-            {"method": "restyle", "label": f"{frame.step:,}", "args": [{"visible": visible}]}
-        )
-    top = max(float(f.embedding_power.max()) for f in frames)
-    top_readout = max(float(f.readout_power.max()) for f in frames)
-    figure.update_xaxes(title_text="frequency", row=1)
-    figure.update_yaxes(title_text="share of power", range=[0, 1.05 * top], row=1, col=1)
-    figure.update_yaxes(range=[0, 1.05 * top_readout], row=1, col=2)
-    figure.update_xaxes(title_text="rank", row=2, col=1)
-    figure.update_yaxes(title_text="share of the largest", range=[0, 1.05], row=2, col=1)
-    figure.update_xaxes(title_text="share of variance", range=[0, 1.02], row=2, col=2)
-    figure.update_yaxes(title_text="neurons", row=2, col=2)
-    figure.update_xaxes(title_text="place of b", row=3)
-    figure.update_yaxes(title_text="place of a", row=3, col=1)
-    figure.update_layout(
-        showlegend=False,
-        bargap=0.1,
-        margin={"t": 64},  # the titles of the panels stand below the buttons of the figure
-        sliders=[
-            {
-                "active": len(frames) - 1,
-                "steps": steps,
-                "currentvalue": {"prefix": "step "},
-                "pad": {"t": 50, "b": 10},
-            }
-        ],
-    )
-    return styled(
-        figure,
-        title="The network over training",
-        seen=(
-            "Six views of the network at the step that the slider shows: power of embedding and "
-            "of neuron-to-logit map by frequency, singular values of the embedding, how well its "
-            "best frequency explains each neuron, and the output of one neuron and the attention "
-            "of one head for every pair. Steps: "
-            f"{', '.join(f'{frame.step:,}' for frame in frames)}."
-        ),
-        computed=(
-            "In the coordinates of the operation's group: places are tokens for addition, "
-            "discrete logarithms for multiplication. The neuron is the one with the largest "
-            "variance over pairs at the end. Heat maps have the colours of their own range in "
-            "each step, in 256 levels."
-        ),
-        misleads=(
-            "One neuron and one head of many. Colours of different steps are not comparable; look "
-            "at stripes, not at heights. A network without training has spectra that are flat, "
-            "not zero."
-        ),
-        height=980,
-    )
-
-
-def _frame_traces(frame: NetworkFrame) -> list[go.Bar | go.Scatter | go.Histogram | go.Heatmap]:
-    frequencies = np.arange(1, len(frame.embedding_power) + 1)
-    ranks = np.arange(1, len(frame.singular_values) + 1)
-    bins = {"start": 0.0, "end": 1.0001, "size": 0.05}
-    return [
-        go.Bar(x=frequencies, y=frame.embedding_power, marker_color=BLUE),
-        go.Bar(x=frequencies, y=frame.readout_power, marker_color=GREEN),
-        go.Scatter(x=ranks, y=frame.singular_values, mode="markers", marker_color=ORANGE),
-        go.Histogram(x=frame.purity, xbins=bins, marker_color=MUTED),
-        _heat(frame.neuron),
-        _heat(frame.attention),
-    ]
-
-
-def _heat(values: Float[np.ndarray, "n n"]) -> go.Heatmap:
-    """Values in 256 levels of their own range: a byte each in the report."""
-    low, high = float(values.min()), float(values.max())
-    scaled = (values - low) / (high - low) if high > low else np.zeros_like(values)
-    levels = np.round(255 * scaled).astype(np.uint8)
-    return go.Heatmap(z=levels, zmin=0, zmax=255, colorscale="Viridis", showscale=False)
 
 
 def _shade(figure: go.Figure, stretches: Sequence[Stretch], last: int) -> None:

@@ -105,7 +105,10 @@
   // One after the other, because each may put another to rest.
   let queue = Promise.resolve();
   const enqueue = (work) => { queue = queue.then(work).catch((error) => { console.error(error); }); };
-  for (const holder of holders) enqueue(() => draw(holder));
+  for (const holder of holders) {
+    enqueue(() => draw(holder));
+    enqueue(() => new Promise((done) => setTimeout(done))); // a reader may use what is drawn already
+  }
   enqueue(() => {
     document.documentElement.dataset.drawn = "true";
     const observer = new IntersectionObserver((entries) => {

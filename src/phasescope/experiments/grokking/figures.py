@@ -60,7 +60,11 @@ def figures(results: Sequence[Results]) -> dict[str, Any]:
                 phases=phases,
             )
         if result.detail.frames:
-            found[f"{name}: network"] = ps.figures.network_over_training(result.detail.frames)
+            found[f"{name}: network"] = ps.figures.network_over_training(
+                result.detail.frames,
+                steps=steps,
+                losses={"train": curves.train_loss.numpy(), "test": curves.test_loss.numpy()},
+            )
     return found | spectra_figures(results)
 
 

@@ -12,7 +12,7 @@ from phasescope.experiments.grokking.config import Config, Detail, Results
 from phasescope.experiments.grokking.frames import frames_of
 from phasescope.experiments.grokking.measures import measured
 from phasescope.experiments.grokking.scales import recorded_scales, scales_numbers
-from phasescope.experiments.grokking.spectra import spectra
+from phasescope.experiments.grokking.spectra import check_enough_steps, spectra
 from phasescope.experiments.grokking.training import curves_of, measured_rows, network_at, train
 
 Progress = Callable[[float, str], None]
@@ -28,7 +28,11 @@ def run(config: Config, directory: Path, *, progress: Progress | None = None) ->
         config: What to train.
         directory: The run's directory.
         progress: Called with the share of the work done and what is being done.
+
+    Raises:
+        ValueError: Fewer steps would be kept than the spectra need.
     """
+    check_enough_steps(config)
     tell = progress or (lambda share, what: None)
     if config.n_seeds > 1:
         return run_batch(config, tell)

@@ -20,7 +20,7 @@ from phasescope.analysis.grokking import FourierBasis, fourier_basis, frequency_
 from phasescope.analysis.spectrum import Center
 from phasescope.datasets import Coordinates
 from phasescope.experiments.grokking.config import Config
-from phasescope.experiments.grokking.logits import logit_path
+from phasescope.experiments.grokking.logits import WINDOW, logit_path
 from phasescope.experiments.grokking.rankings import rankings
 from phasescope.experiments.grokking.subtraction import subtractions
 from phasescope.experiments.grokking.training import network_at, task_of
@@ -28,6 +28,7 @@ from phasescope.models import PairTransformer
 
 N_COMPONENTS = 5  # the source's count, and how many components are looked at one by one
 N_PROFILES = 6  # of gradients
+FEWEST_STEPS = 2 * WINDOW + 3  # what turns of a path need
 _N_DRAWS = 99  # of walks and of random directions
 _MASK = 6.0  # squared norm of the 3 × 3 causal mask that a state dict has beside the weights
 _THRESHOLD = 0.1
@@ -67,7 +68,7 @@ def spectra(
         name: ps.spectrum(path, center=center, steps=steps) for name, center in _CENTERS.items()
     }
     vectors = {
-        name: ps.parameter_vectors(weights, spectrum, 2 * N_COMPONENTS)
+        name: ps.parameter_vectors(weights, spectrum, min(2 * N_COMPONENTS, _resolved(spectrum)))
         for name, spectrum in spectrums.items()
     }
     found["components"] = {
@@ -90,6 +91,21 @@ def spectra(
     progress(0.7)
     found["rankings"] = rankings(config, run, vectors["centred"], spectrums["centred"].S)
     return found
+
+
+def check_enough_steps(config: Config) -> None:
+    """Refuse a run that would keep too few steps for its spectra, before it is trained.
+
+    Args:
+        config: What is to be trained.
+    """
+    n_kept = 1 + config.n_steps // config.spectra_every if config.spectra_every else FEWEST_STEPS
+    if n_kept < FEWEST_STEPS:
+        raise ValueError(
+            f"spectra need at least {FEWEST_STEPS} kept steps, but spectra_every="
+            f"{config.spectra_every} keeps {n_kept} of {config.n_steps}. Lower spectra_every, or "
+            "set it to 0 for none."
+        )
 
 
 def spectrum_steps(config: Config, run: ps.Run) -> list[int]:
@@ -229,7 +245,7 @@ def gradient_profiles(
         config: The run's configuration.
     """
     spectrum = ps.spectrum(ps.gram(gradients), normalize=True)
-    k = min(max(1, n_detected), N_PROFILES, int((spectrum.resolution < spectrum.S).sum()))
+    k = min(max(1, n_detected), N_PROFILES, _resolved(spectrum))
     profiles = ps.time_profiles(spectrum, k, n_permutations=199)
     edges = ps.profile_edges(spectrum, k)
     return {
@@ -294,6 +310,10 @@ def _beside_events(
     span = (min(config.spectra_every, *events), config.n_steps)
     found = ps.event_distance(times, events, within=span)
     return {"octaves": found.octaves, "null": found.null, "p": found.p}
+
+
+def _resolved(spectrum: ps.Spectrum) -> int:
+    return int((spectrum.resolution < spectrum.S).sum())
 
 
 def _relative(S: Float64[Tensor, " k"], most: int = 40) -> list[float]:
