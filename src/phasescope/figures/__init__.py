@@ -35,8 +35,8 @@ from phasescope.figures.levels import LevelPanel, statistic_by_level
 from phasescope.figures.located import component_overlaps
 from phasescope.figures.matrices import MatrixFrame, matrices_on_slider
 from phasescope.figures.mazes import goals_over_training, maze_walks
-from phasescope.figures.multiples import CurvePanel, curves_by_setting
 from phasescope.figures.movie import network_movie
+from phasescope.figures.multiples import CurvePanel, curves_by_setting
 from phasescope.figures.network import NetworkFrame, network_animation, network_over_training
 from phasescope.figures.paths import explained_variance, principal_plane, principal_scores
 from phasescope.figures.profiles import time_profiles
