@@ -1,6 +1,7 @@
 """The verdicts and tables of two pages are what the results say."""
 
 import importlib.util
+import re
 from pathlib import Path
 
 import pytest
@@ -18,3 +19,10 @@ def test_the_tables_of_the_page_are_those_of_the_results(name):
     page = (ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8")
     between = page.split(script.MARKS[0])[1].split(script.MARKS[1])[0]
     assert between.strip() == "\n\n".join(script.shown(name)).strip()
+
+
+@pytest.mark.parametrize("name", ["superposition", "monosemanticity"])
+def test_the_example_of_the_page_runs(name, unchecked_types):
+    page = (ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    exec(compile(example, f"{name}.md", "exec"), {})
