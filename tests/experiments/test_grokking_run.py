@@ -1,5 +1,6 @@
 """Runs of the grokking experiment: what is trained, recorded, resumed and read back."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -332,3 +333,16 @@ def test_the_presets_of_the_claims_have_ten_seeds_of_settings_that_differ():
     full = {(c.operation, c.activation) for c in presets["grid"]}
     activations = ("relu", "gelu", "gelu_new", "gelu_fast", "silu", "solu_ln")
     assert full >= {(o, a) for o in ("add", "subtract", "multiply") for a in activations}
+
+
+def test_a_seed_that_diverges_is_measured_up_to_there_and_spares_the_others(tmp_path: Path):
+    # Cubes of cubes: x² with this rate leaves the range of float32 within a few steps.
+    wild = replace(SMOKE, activation="square", learning_rate=30.0, n_steps=40, warmup_steps=0)
+    result = grokking.run(replace(wild, n_seeds=2), tmp_path / "batch")
+    seeds = one_by_one(result)
+    steps = [seed.numbers["diverged"] for seed in seeds]
+    assert all(step is not None and 1 < step < 40 for step in steps)
+    for seed, step in zip(seeds, steps, strict=True):
+        assert seed.numbers["measures"]["steps"][-1] < step
+        assert seed.numbers["final"]["train_loss"] > 0
+    json.dumps(grokking.for_storage([result]), allow_nan=False)

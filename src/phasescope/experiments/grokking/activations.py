@@ -146,7 +146,8 @@ def _spikes_of_solu(e: Evidence) -> Claim:
         "clean-up, above .5; change of the restricted loss during spikes of the test loss less its "
         "usual change between measured steps, in decades, above 0; what is left of it 500 steps "
         f"later, below {EQUAL}. Reproduced if all intervals lie there, refuted if one lies on the "
-        "other side. Only spikes during which the network was measured count in the last two"
+        "other side. The restricted loss is that of the networks measured during a spike, or of "
+        "the next one"
     )
     runs = e.runs(activation="solu_ln")
 

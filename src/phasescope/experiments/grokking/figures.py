@@ -54,7 +54,9 @@ def figures(results: Sequence[Results]) -> dict[str, Any]:
             found[f"{name}: measures"] = ps.figures.measures_over_training(
                 np.array(series["steps"]),
                 {
-                    label: {shown: np.array(series[key]) for shown, key in panel.items()}
+                    label: {
+                        shown: np.array(series[key], dtype=float) for shown, key in panel.items()
+                    }
                     for label, panel in _PANELS.items()
                 },
                 phases=phases,

@@ -18,11 +18,13 @@ from phasescope.experiments.grokking.evidence import PLAIN
 from phasescope.experiments.grokking.growth import key_growth
 from phasescope.experiments.grokking.training import task_of
 from phasescope.models import PairTransformer
+from phasescope.report.plain import plain_value
 from phasescope.training import TrainingCurves
 
 N_CURVE = 40  # points of the curves that the numbers keep
 # A float32 loss is exactly zero below about 1e-8; its logarithm is drawn here.
 _LEAST_LOSS = 1e-10
+_CURVES = ("train_loss", "train_accuracy", "test_loss", "test_accuracy")
 SERIES = (
     "test_loss",
     "restricted_all",
@@ -52,7 +54,7 @@ def measured(
     """Every number of a run: progress measures of the kept weights, times, phases, spikes.
 
     The key frequencies are those of the final network, for all steps: a series of its own keys
-    would be a moving target.
+    would be a moving target. A training that diverged is measured up to there.
 
     Args:
         config: The run's configuration.
@@ -62,6 +64,10 @@ def measured(
         progress: Called with the share that is done.
     """
     task, split = task_of(config)
+    diverged = _first_not_finite(curves)
+    if diverged is not None:
+        curves = _until(curves, max(diverged, 2))
+        steps = [step for step in steps if step < diverged] or [0]
     last = network(steps[-1])
     seen = observe(last)
     final = measure(seen, task, split)
@@ -76,11 +82,8 @@ def measured(
     series |= {name: [values[name] for values in extra] for name in EXTRA_SERIES}
     other = next((name for name in task.coordinates if name != task.basis), None)
     phases = _phases(steps, series)
-    return {
-        "final": {
-            name: float(getattr(curves, name)[-1])
-            for name in ("train_loss", "train_accuracy", "test_loss", "test_accuracy")
-        },
+    found = {
+        "final": {name: float(getattr(curves, name)[-1]) for name in _CURVES},
         "curve": _thin(curves),
         "measures": {"steps": list(steps), **series},
         "untrained": _row(rows[0]),
@@ -96,7 +99,23 @@ def measured(
         "developments": developments(phases, steps, series),
         "spikes": _spikes(curves, steps, series, phases),
         "falling_share": ps.falling_share(curves.train_loss),
+        "diverged": diverged,
     }
+    return plain_value(found)  # NaN, such as the purity of dead neurons, becomes None
+
+
+def _first_not_finite(curves: TrainingCurves) -> int | None:
+    """The first step with a loss that is not finite; what comes after it is not measured."""
+    bad = ~(curves.train_loss.isfinite() & curves.test_loss.isfinite())
+    return int(curves.steps[bad][0]) if bool(bad.any()) else None
+
+
+def _until(curves: TrainingCurves, step: int) -> TrainingCurves:
+    """The curves before a step."""
+    kept = curves.steps < step
+    return TrainingCurves(
+        curves.steps[kept], **{name: getattr(curves, name)[kept] for name in _CURVES}
+    )
 
 
 def _is_plain(config: Config) -> bool:

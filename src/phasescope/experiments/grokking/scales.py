@@ -15,6 +15,7 @@ from torch import Tensor
 
 import phasescope as ps
 from phasescope.experiments.grokking.config import Config
+from phasescope.report.plain import plain_value
 
 SCALES = (
     "gradient_norm",
@@ -146,4 +147,4 @@ def scales_numbers(scales: Mapping[str, Tensor], found: Mapping[str, Any]) -> di
             "quiet": float(np.median(values[quiet])) if quiet.any() else None,
             "n_spikes": len(before),
         }
-    return numbers
+    return plain_value(numbers)
