@@ -49,6 +49,15 @@ def test_entries_are_active_with_their_frequencies_independently_and_uniform():
         assert (values - uniform).abs().max() < 2 / len(values) ** 0.5  # Kolmogorov-Smirnov
 
 
+def test_models_of_frequent_features_only_are_written_in_one_piece_with_the_same_numbers():
+    p = torch.full((3, 4), 0.6)
+    p[1] = 0.1
+    features, mixed = (SparseFeatures(p, n_models=3, batch_size=50, seed=0) for _ in range(2))
+    mixed._whole = None  # one by one, as where only some features of a model are frequent
+    for _ in range(3):
+        assert torch.equal(features.draw(), mixed.draw())
+
+
 def test_every_model_can_have_frequencies_of_its_own():
     p = torch.tensor([[0.01, 0.5], [0.5, 0.01], [1.0, 0.2]])
     features = SparseFeatures(p, n_models=3, batch_size=2000, seed=1)

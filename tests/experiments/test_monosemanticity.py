@@ -216,3 +216,11 @@ def test_a_training_that_does_not_end_at_a_small_rate_is_refused(n_steps):
     with pytest.raises(ValueError, match=r"odd number of half periods.*Pass n_steps=\d+"):
         Config(n_steps=n_steps)
     assert asdict(Config(n_steps=4224))["n_steps"] == 4224
+
+
+@pytest.mark.gpu
+def test_the_same_on_a_gpu(results, tmp_path):
+    on_gpu = experiment.run(replace(TINY, device="cuda"), tmp_path)
+    for point in (0, 1):
+        ours, theirs = (per_seed(run, point, "loss") for run in (results[0], on_gpu))
+        np.testing.assert_allclose(theirs, ours, rtol=0.02)

@@ -144,6 +144,8 @@ class SparseFeatures:
         dense = p > DENSE
         self._dense_places = dense.nonzero(as_tuple=True)
         self._dense_p = p[dense].float().unsqueeze(1)
+        whole = dense.all(1)  # models all of whose features are frequent are written in one piece
+        self._whole = whole.nonzero().flatten() if bool((whole == dense.any(1)).all()) else None
         sparse = torch.where(dense, 0.0, p)
         intensity = -torch.log1p(-sparse)
         self._intensity = intensity.sum(1)
@@ -170,8 +172,12 @@ class SparseFeatures:
         if len(self._dense_p):
             u = torch.rand(len(self._dense_p), self.batch_size, generator=self._generator)
             u /= self._dense_p
-            model, feature = self._dense_places
-            self._values[model, :, feature] = torch.where(u < 1, u, 0.0)
+            u.masked_fill_(u >= 1, 0.0)
+            if self._whole is not None:
+                self._values[self._whole] = u.unflatten(0, (-1, n_features)).mT
+            else:
+                model, feature = self._dense_places
+                self._values[model, :, feature] = u
         return self._values.to(self.device)
 
     def _choose(self, models: Tensor, u: Tensor) -> Tensor:
