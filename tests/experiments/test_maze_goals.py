@@ -320,6 +320,9 @@ def test_a_stored_run_draws_what_it_drew(result, tmp_path):
         np.testing.assert_array_equal(one.walks.places, other.walks.places)
         for thing in ("cheese", "corner"):
             np.testing.assert_array_equal(one.walks.reached(thing), other.walks.reached(thing))
+    first, second = maze_goals.for_storage([result, replace(result)])
+    assert "replays" in first["numbers"]
+    assert set(first["numbers"]) - set(second["numbers"]) == {"replays"}
     seen = observations(again.detail.levels)
     assert seen.shape == (len(again.detail.levels), 3, 5, 5)
 

@@ -192,8 +192,19 @@ def group_by_setting(results: Sequence[Results]) -> dict[str, list[Results]]:
 
 
 def for_storage(results: Sequence[Results]) -> list[dict[str, Any]]:
-    """Every run's configuration and numbers."""
-    return [{"config": asdict(result.config), "numbers": result.numbers} for result in results]
+    """Every run's configuration and numbers; the ways through mazes of the first of a setting."""
+    first = {id(runs[0]) for runs in group_by_setting(results).values()}
+    return [
+        {
+            "config": asdict(result.config),
+            "numbers": {
+                name: value
+                for name, value in result.numbers.items()
+                if name != "replays" or id(result) in first
+            },
+        }
+        for result in results
+    ]
 
 
 def summary(result: Results) -> dict[str, float]:
