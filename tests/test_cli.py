@@ -77,6 +77,7 @@ def test_analyse_prints_counts_beside_their_null(run_directory, capsys):
     assert rows["raw"]["null_counts"][1] == ps.count_above(ps.norm_null(spectrum).S, 0.1)
     assert set(rows) == {
         "raw", "centred", "raw, steps normalised", "centred, steps normalised", "nulls",
+        "phases",
     }  # fmt: skip
     assert main(["analyse", str(run_directory)]) == 0
     assert "(null)" in capsys.readouterr().out

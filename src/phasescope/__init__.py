@@ -17,6 +17,7 @@ from phasescope.analysis.basin_map import (
     variance_between_basins,
 )
 from phasescope.analysis.bumps import Bumps, contested, find_bumps, other_targets
+from phasescope.analysis.changepoints import ChangePoints, change_points
 from phasescope.analysis.connectivity import (
     PathValues,
     Plane,
@@ -62,7 +63,10 @@ from phasescope.analysis.head_changes import (
 )
 from phasescope.analysis.intervals import Interval, interval
 from phasescope.analysis.located import LocatedComponents, located_components
+from phasescope.analysis.log_blocks import LogBlocks, log_blocks
 from phasescope.analysis.mass import direction_mass
+from phasescope.analysis.movers import Movers, movers
+from phasescope.analysis.online import Alarm, OnlineDetector
 from phasescope.analysis.paths import increment_gram, path_p_values, path_walk_null
 from phasescope.analysis.permutations import (
     PermutationSymmetry,
@@ -106,6 +110,7 @@ from phasescope.analysis.ranks import (
 from phasescope.analysis.rates import SCurves, first_crossing, s_curves
 from phasescope.analysis.residuals import heldout_residuals, mean_alignment, subspace_overlap
 from phasescope.analysis.sampling import StepSample, sample_steps, sampled_gram
+from phasescope.analysis.slingshots import Slingshots, find_slingshots
 from phasescope.analysis.smoothing import ema
 from phasescope.analysis.spectrum import (
     NormNull,
@@ -137,6 +142,7 @@ from phasescope.analysis.superposition import (
 )
 from phasescope.analysis.surrogates import flipped_grams
 from phasescope.analysis.tracy_widom import tracy_widom_cdf, tracy_widom_quantile
+from phasescope.analysis.transitions import Transition, Transitions, find_transitions
 from phasescope.analysis.turning import TurningPoints, turning_points
 from phasescope.analysis.turns import TurningTest, curvature, turning_angles, turning_test
 from phasescope.analysis.updates import UpdateStatistics, update_statistics
@@ -153,6 +159,7 @@ from phasescope.components.layers import structure
 from phasescope.components.selectors import components
 from phasescope.components.subspace import Subspace
 from phasescope.parameters import Component, ParameterTable
+from phasescope.trajectory.importing import import_checkpoints
 from phasescope.trajectory.reader import Run, delete_group, open_run
 from phasescope.trajectory.recorder import Recorder
 from phasescope.trajectory.schedule import Schedule, at, every, log_spaced
@@ -163,6 +170,20 @@ if TYPE_CHECKING:
     from phasescope import figures, report
 
 __all__ = [
+    "import_checkpoints",
+    "movers",
+    "Movers",
+    "OnlineDetector",
+    "Alarm",
+    "find_slingshots",
+    "Slingshots",
+    "find_transitions",
+    "Transitions",
+    "Transition",
+    "change_points",
+    "ChangePoints",
+    "log_blocks",
+    "LogBlocks",
     "AdamScales",
     "BasinMap",
     "Bumps",

@@ -1,8 +1,7 @@
-"""The command line: demo, list, run, sweep, analyse, report, claims."""
+"""The command line: demo, list, run, sweep, analyse, import, report, claims."""
 
 import dataclasses
 import importlib
-import json
 import os
 import sys
 import warnings
@@ -13,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
+from phasescope.cli.analyse import Json, analyse, print_json
+from phasescope.cli.importing import import_checkpoints
 from phasescope.errors import PhasescopeError, RecordingWarning
 from phasescope.experiments import EXPERIMENTS
 
@@ -23,7 +24,6 @@ _DESCRIPTION = (
     "An instrument for watching neural networks learn: it records a training run, analyses the "
     "trajectory beside its nulls, and reports what changed, where, when and how sure we are."
 )
-Json = Annotated[bool, tyro.conf.arg(help="Print JSON instead of a table.")]
 Output = Annotated[Path, tyro.conf.arg(aliases=("-o",), help="The HTML file to write.")]
 
 
@@ -49,6 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 "run": run,
                 "sweep": sweep,
                 "analyse": analyse,
+                "import": import_checkpoints,
                 "report": report,
                 "claims": claims,
             }
@@ -121,7 +122,7 @@ def list_experiments(json: Json = False) -> None:
             }
         )
     if json:
-        _print_json(rows)
+        print_json(rows)
         return
     for row in rows:
         verdicts = ", ".join(f"{n} {verdict}" for verdict, n in row["last result"].items())
@@ -145,66 +146,6 @@ def sweep() -> None:
     'phasescope sweep NAME --help' lists the fields of its configuration. NAME may be a module.
     """
     raise ValueError(f"sweep needs the name of an experiment: {', '.join(EXPERIMENTS)}.")
-
-
-def analyse(
-    run: Annotated[Path, tyro.conf.Positional],
-    series: str = "gradients",
-    nulls: Literal["auto", "yes", "no"] = "auto",
-    json: Json = False,
-    operation: str | None = None,
-    basis: str | None = None,
-    activation: str | None = None,
-    attention_rate: float | None = None,
-    train_fraction: float | None = None,
-    split_seed: int = 0,
-) -> None:
-    """A recorded run: singular values beside their null. A checkpoint: its progress measures.
-
-    A checkpoint is a file with the state dict of anyone's transformer of pairs and needs
-    --operation; its measures stand beside those of untrained networks. Of a run, counts and ranks
-    stand beside those of the norms alone.
-
-    Below stand the components that other nulls leave: random signs, and the noise of the whitened
-    trajectory. They cost about as much as 110 Gram matrices. A path of weights is laid beside
-    random walks instead.
-
-    Args:
-        run: The run's directory, or the checkpoint's file.
-        series: Of a run, what to decompose: gradients, updates or weights, as recorded. Count on
-            gradients or updates; a trajectory of weights looks low-dimensional even for a walk.
-        nulls: Whether to compute these; auto does if it takes less than a minute.
-        operation: Of a checkpoint, what it was trained on: add, subtract, multiply or divide.
-        basis: Of a checkpoint, additive or multiplicative; default the operation's own.
-        activation: Of a checkpoint, as the file does not say it: relu, gelu, silu, solu_ln, ...
-        attention_rate: Of a pizza model, between 0 (constant attention) and 1.
-        train_fraction: Share of the pairs it was trained on, if shuffled as Nanda et al. do;
-            without it all pairs count as training pairs.
-        split_seed: Seed of that shuffle.
-    """
-    from rich.console import Console
-
-    if run.is_file() or operation is not None:
-        from phasescope.report import analyse_checkpoint, checkpoint_table
-
-        settings = {"activation": activation, "attention_rate": attention_rate, "basis": basis}
-        split = {"train_fraction": train_fraction, "split_seed": split_seed}
-        checkpoint = analyse_checkpoint(run, operation, **settings, **split)
-        if json:
-            _print_json(checkpoint.to_dict())
-        else:
-            Console().print(checkpoint_table(checkpoint))
-        return
-    from phasescope.report.analysed import Analysed, analysed
-    from phasescope.report.terminal import progress
-
-    with progress(quiet=json) as tell:
-        found: Analysed = analysed(run, series, nulls, lambda s, what: tell(0, s, what))
-    if json:
-        _print_json(found.rows | {"nulls": found.nulls})
-        return
-    Console().print(found.table())
-    print(found.text())
 
 
 def report(
@@ -350,7 +291,7 @@ def _stored_results(folder: Path | None = None) -> dict[str, Any]:
     """The results of every experiment that has some."""
     from phasescope.report import load_results
 
-    package = Path(__file__).parent
+    package = Path(__file__).parents[1]
     usual = [Path("results"), package.parents[1] / "results", package / "results"]
     for place in usual if folder is None else [folder]:
         if files := sorted(place.glob("*.json")) if place.is_dir() else []:
@@ -367,7 +308,7 @@ def _verdicts(found: Sequence["Claim"]) -> dict[str, int]:
 
 def _print_claims(found: Sequence["Claim"], *, as_json: bool) -> None:
     if as_json:
-        _print_json([dataclasses.asdict(claim) for claim in found])
+        print_json([dataclasses.asdict(claim) for claim in found])
         return
     if not found:
         print("no results here yet: phasescope run NAME --seeds 10 --results results/NAME.json")
@@ -377,10 +318,6 @@ def _print_claims(found: Sequence["Claim"], *, as_json: bool) -> None:
     from phasescope.report import claims_table
 
     Console().print(claims_table(found))
-
-
-def _print_json(value: Any) -> None:
-    print(json.dumps(value, indent=1))
 
 
 def _say(text: str, *, quiet: bool) -> None:

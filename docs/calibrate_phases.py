@@ -1,0 +1,171 @@
+"""Measure how often the detectors of phases err on curves without one, and what they find.
+
+    python docs/calibrate_phases.py              # measure: about six minutes on one core
+    python docs/calibrate_phases.py --page       # only write the tables again
+
+Writes results/calibration/phases.json and the tables of docs/phases.md.
+"""
+
+import argparse
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from scipy.signal import lfilter
+from scipy.stats import binomtest
+
+import phasescope as ps
+
+HERE = Path(__file__).parent
+PAGE, NUMBERS = HERE / "phases.md", HERE.parent / "results" / "calibration" / "phases.json"
+T, N_NULLS, N_PLANTED = 4_000, 200, 100
+STEPS = np.arange(T)
+TAU = np.log1p(STEPS)
+MIDPOINT = 900
+
+Draw = Callable[[np.random.Generator], np.ndarray]
+
+
+def _walk(g: np.random.Generator) -> np.ndarray:
+    return g.normal(size=T).cumsum()
+
+
+def _correlated(rho: float) -> Draw:
+    return lambda g: lfilter([1], [1, -rho], g.normal(size=T))
+
+
+def _power_law(g: np.random.Generator) -> np.ndarray:
+    smooth = (1 + STEPS / 10 ** g.uniform(0, 3)) ** -g.uniform(0.1, 1)
+    return smooth + 10 ** g.uniform(-3, -1) * g.normal(size=T)
+
+
+def _relaxations(n: int) -> Draw:
+    def draw(g: np.random.Generator) -> np.ndarray:
+        times = T / 10 ** g.uniform(0.5, 2.5, size=n)
+        return sum(np.exp(-STEPS / x) for x in times) + 0.01 * g.normal(size=T)
+
+    return draw
+
+
+NULLS: dict[str, Draw] = {
+    "independent noise": lambda g: g.normal(size=T),
+    "correlated noise, .9": _correlated(0.9),
+    "correlated noise, .99": _correlated(0.99),
+    "random walk": _walk,
+    "random walk and noise": lambda g: 0.1 * _walk(g) + g.normal(size=T),
+    "power law and noise": _power_law,
+    "exponential relaxation": _relaxations(1),
+    "two relaxations": _relaxations(2),
+}
+
+
+def planted(g: np.random.Generator, height: float, sharpness: float) -> np.ndarray:
+    """A power law with a drop, and noise of standard deviation .1."""
+    s = sharpness / (2 * math.log(9))
+    drop = height / (1 + np.exp(-np.clip((TAU - math.log1p(MIDPOINT)) / s, -50, 50)))
+    return 3 * (1 + STEPS / 20) ** -0.15 - drop + 0.1 * g.normal(size=T)
+
+
+def transitions(y: np.ndarray) -> float | None:
+    found = ps.find_transitions(torch.from_numpy(STEPS), torch.from_numpy(y)).found
+    return found[0].midpoint if found else None
+
+
+def corners(shape: str) -> Callable[[np.ndarray], float | None]:
+    def detect(y: np.ndarray) -> float | None:
+        found = ps.change_points(torch.from_numpy(STEPS), torch.from_numpy(y), shape=shape)
+        return float(found.steps[found.jumps.abs().argmax()]) if len(found) else None
+
+    return detect
+
+
+def online(y: np.ndarray) -> float | None:
+    detector = ps.OnlineDetector()
+    alarms = (detector.update(t, float(v)) for t, v in enumerate(y))
+    return next((alarm.step for alarm in alarms if alarm is not None), None)
+
+
+DETECTORS = {
+    "find_transitions": transitions,
+    "change_points, linear": corners("linear"),
+    "change_points, constant": corners("constant"),
+    "OnlineDetector": online,
+}
+
+
+def measure() -> dict:
+    rows = []
+    for kind, draw in NULLS.items():
+        for name, detect in DETECTORS.items():
+            g = np.random.default_rng(0)
+            n = sum(detect(draw(g)) is not None for _ in range(N_NULLS))
+            rows.append({"curve": kind, "detector": name, "alarms": n, "curves": N_NULLS})
+    power = []
+    for height in (0.05, 0.1, 0.3, 1.0):
+        for sharpness in (0.2, 1.0, 2.0):
+            for name in ("find_transitions", "OnlineDetector"):
+                g = np.random.default_rng(1)
+                found = [DETECTORS[name](planted(g, height, sharpness)) for _ in range(N_PLANTED)]
+                times = [x for x in found if x is not None]
+                onset = math.expm1(math.log1p(MIDPOINT) - sharpness / 2)
+                hits = [x for x in times if x >= 0.9 * onset]
+                power.append(
+                    {
+                        "height": height,
+                        "sharpness": sharpness,
+                        "detector": name,
+                        "found": len(hits),
+                        "early": len(times) - len(hits),
+                        "curves": N_PLANTED,
+                        "median": float(np.median(hits)) if hits else None,
+                        "onset": onset,
+                    }
+                )
+    return {"steps": T, "nulls": rows, "planted": power}
+
+
+def tables(numbers: dict) -> str:
+    """Both tables in Markdown."""
+    names = list(DETECTORS)
+    lines = ["| curve without a phase | " + " | ".join(f"`{n}`" for n in names) + " |"]
+    lines.append("|---" * (len(names) + 1) + "|")
+    for kind in dict.fromkeys(row["curve"] for row in numbers["nulls"]):
+        cells = []
+        for name in names:
+            (row,) = (r for r in numbers["nulls"] if (r["curve"], r["detector"]) == (kind, name))
+            ends = binomtest(row["alarms"], row["curves"]).proportion_ci(method="wilson")
+            share = row["alarms"] / row["curves"]
+            cells.append(f"{share:.3f} ({ends.low:.3f} to {ends.high:.3f})")
+        lines.append(f"| {kind} | " + " | ".join(cells) + " |")
+    lines += [
+        "",
+        "| height / noise | sharpness | detector | found | too early | median step |",
+    ]
+    lines.append("|---|---|---|---|---|---|")
+    for row in numbers["planted"]:
+        at = "" if row["median"] is None else f"{row['median']:.0f}"
+        lines.append(
+            f"| {row['height'] / 0.1:g} | {row['sharpness']:g} | `{row['detector']}` | "
+            f"{row['found']} of {row['curves']} | {row['early']} | {at} |"
+        )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--page", action="store_true", help="only write the page again")
+    if not parser.parse_args().page:
+        NUMBERS.write_text(json.dumps(measure(), indent=1) + "\n", encoding="utf-8")
+    numbers = json.loads(NUMBERS.read_text(encoding="utf-8"))
+    begin, end = "<!-- rates: begin -->", "<!-- rates: end -->"
+    text = PAGE.read_text(encoding="utf-8")
+    before, rest = text.split(begin)
+    _, after = rest.split(end)
+    PAGE.write_text(f"{before}{begin}\n{tables(numbers)}\n{end}{after}", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
