@@ -21,7 +21,7 @@ import phasescope as ps
 
 HERE = Path(__file__).parent
 PAGE, NUMBERS = HERE / "phases.md", HERE.parent / "results" / "calibration" / "phases.json"
-T, N_NULLS, N_PLANTED = 4_000, 200, 100
+T, N_NULLS, N_PLANTED = 4_000, 100, 40
 STEPS = np.arange(T)
 TAU = np.log1p(STEPS)
 MIDPOINT = 900

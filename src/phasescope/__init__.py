@@ -10,6 +10,13 @@ from phasescope.analysis.alignment import (
     principal_angles,
     relative_spread,
 )
+from phasescope.analysis.attention_scores import (
+    copying,
+    icl_score,
+    prefix_matching,
+    previous_token,
+    stripe_score,
+)
 from phasescope.analysis.basin_map import (
     BasinMap,
     basin_map,
@@ -18,6 +25,7 @@ from phasescope.analysis.basin_map import (
 )
 from phasescope.analysis.bumps import Bumps, contested, find_bumps, other_targets
 from phasescope.analysis.changepoints import ChangePoints, change_points
+from phasescope.analysis.composition import Composition, composition
 from phasescope.analysis.connectivity import (
     PathValues,
     Plane,
@@ -170,6 +178,13 @@ if TYPE_CHECKING:
     from phasescope import figures, report
 
 __all__ = [
+    "composition",
+    "Composition",
+    "stripe_score",
+    "previous_token",
+    "prefix_matching",
+    "icl_score",
+    "copying",
     "import_checkpoints",
     "movers",
     "Movers",

@@ -30,7 +30,7 @@ def composition(
     Q: Float[Tensor, "n d h"],
     K: Float[Tensor, "n d h"],
     V: Float[Tensor, "n d h"],
-    O: Float[Tensor, "n h d"],
+    O: Float[Tensor, "n h d"],  # noqa: E741 - the field's name
     layers: list[int],
 ) -> Composition:
     r"""Q-, K- and V-composition of all pairs of heads, without d × d matrices.
@@ -60,7 +60,7 @@ def composition(
         Elhage et al. (2021), "A mathematical framework for transformer circuits", section
         "composition" (there the average of random matrices is subtracted in figures).
     """
-    Q, K, V, O = (X.detach().double() for X in (Q, K, V, O))
+    Q, K, V, O = (X.detach().double() for X in (Q, K, V, O))  # noqa: E741
     qk, ov = product_norm(Q, K), product_norm(V, O.mT)
     n = len(layers)
     tables = [torch.full((n, n), torch.nan, dtype=torch.float64) for _ in range(3)]

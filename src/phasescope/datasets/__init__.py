@@ -50,6 +50,7 @@ from phasescope.datasets.sparse_features import (
     feature_directions,
     feature_frequencies,
 )
+from phasescope.datasets.token_mixture import TokenBatch, TokenMixture
 
 __all__ = [
     "Coordinates",
@@ -65,6 +66,8 @@ __all__ = [
     "SparseFeatures",
     "Split",
     "Task",
+    "TokenBatch",
+    "TokenMixture",
     "Walks",
     "alternating_group",
     "as_inputs",

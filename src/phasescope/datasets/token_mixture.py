@@ -96,13 +96,11 @@ class TokenMixture:
         u = torch.rand(n, self.n_ctx, generator=generator, dtype=torch.float64)
         for t in range(1, self.n_ctx):
             rows = self._cumulative[tokens[:, t - 1]]
-            tokens[:, t] = torch.searchsorted(rows, u[:, t : t + 1], right=True).squeeze(1)
-        return tokens.clamp_(max=self.d_vocab - 1)
+            tokens[:, t] = (rows <= u[:, t : t + 1]).sum(1)
+        return tokens
 
     def _segments(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        lengths = torch.randint(
-            self.shortest, self.longest + 1, (n, 1), generator=generator
-        )
+        lengths = torch.randint(self.shortest, self.longest + 1, (n, 1), generator=generator)
         segments = torch.randint(0, self.d_vocab, (n, self.longest), generator=generator)
         places = torch.arange(self.n_ctx)
         return segments.gather(1, places % lengths), places >= lengths

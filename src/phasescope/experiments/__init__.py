@@ -5,6 +5,7 @@ EXPERIMENTS = (
     "gradient_nulls",
     "gradient_spectrum",
     "grokking",
+    "induction_heads",
     "low_rank_replay",
     "maze_goals",
     "mode_connectivity",

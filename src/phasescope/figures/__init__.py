@@ -31,6 +31,7 @@ from phasescope.figures.growth import (
     seed_curves,
     values_by_setting,
 )
+from phasescope.figures.heads import heads_over_training, paths_of_losses
 from phasescope.figures.levels import LevelPanel, statistic_by_level
 from phasescope.figures.located import component_overlaps
 from phasescope.figures.matrices import MatrixFrame, matrices_on_slider
@@ -47,6 +48,8 @@ from phasescope.figures.strips import seed_strips
 from phasescope.figures.turns import component_profiles, path_and_bends
 
 __all__ = [
+    "heads_over_training",
+    "paths_of_losses",
     "Bundle",
     "CurvePanel",
     "DirectionCurve",

@@ -8,6 +8,7 @@ from phasescope.models.activations import (
     solu,
 )
 from phasescope.models.analytic import analytic_pair_transformer
+from phasescope.models.attention_only import AttentionOnly
 from phasescope.models.convnet import ConvNet
 from phasescope.models.evaluation import evaluating
 from phasescope.models.factorization import Factorization, initial_factors
@@ -33,6 +34,7 @@ from phasescope.models.tied_autoencoder import TiedLoss, initial_tied_autoencode
 __all__ = [
     "ACTIVATIONS",
     "MLP",
+    "AttentionOnly",
     "ConvNet",
     "Factorization",
     "FeatureLoss",

@@ -1,6 +1,6 @@
 """Attention-only transformers, small enough to watch induction heads form.
 
-Letters: b sequences, t positions (queries), s positions (keys), d width, h heads, e width of a head.
+Letters: b sequences, t positions (queries), s positions (keys), d width, h heads, e of a head.
 """
 
 from __future__ import annotations
@@ -157,7 +157,5 @@ class Attention(nn.Module):
         return split(placed, self.W_Q), split(placed, self.W_K), split(x, self.W_V)
 
 
-def _normal(
-    shape: tuple[int, ...], scale: float, generator: torch.Generator
-) -> nn.Parameter:
+def _normal(shape: tuple[int, ...], scale: float, generator: torch.Generator) -> nn.Parameter:
     return nn.Parameter(scale * torch.randn(shape, generator=generator))

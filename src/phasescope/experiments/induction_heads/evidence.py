@@ -1,0 +1,159 @@
+"""What one seed says about each claim: numbers read off its networks of 1, 2 and 3 layers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+import phasescope as ps
+from phasescope.experiments.induction_heads.config import Config, Results
+
+INDUCTION = 0.3  # stripe from which a head counts as an induction head
+FORMED = 0.1  # stripe that no head of a network without induction exceeds
+
+
+def window(result: Results) -> tuple[float, float, float] | None:
+    """Onset, midpoint and end of the fall of the copy loss; None if it did not fall suddenly.
+
+    The largest falling transition that `find_transitions` sees; the copy loss is measured on
+    sequences of its own, so its noise is small.
+    """
+    steps = torch.tensor(result.numbers["steps"])
+    loss = torch.tensor(result.numbers["curves"]["copy_loss"], dtype=torch.float64)
+    falls = [t for t in ps.find_transitions(steps, loss).found if t.height < 0]
+    if not falls:
+        return None
+    largest = min(falls, key=lambda t: t.height)
+    return largest.onset, largest.midpoint, largest.end
+
+
+def scores(result: Results, name: str) -> np.ndarray:
+    """A score of every head at every checkpoint."""
+    return np.array(result.numbers["heads"][name])
+
+
+def induction_heads(result: Results) -> np.ndarray:
+    """Rows of the heads that are induction heads at the end."""
+    return np.flatnonzero(scores(result, "stripe")[:, -1] >= INDUCTION)
+
+
+def layers(result: Results) -> np.ndarray:
+    """The layer of every head."""
+    return np.repeat(np.arange(result.config.n_layers), result.config.n_heads)
+
+
+def previous_token_head(result: Results) -> int:
+    """The head of the first layer that looks at the token before most, at the end."""
+    last = scores(result, "previous_token")[:, -1]
+    return int(np.where(layers(result) == 0, last, -np.inf).argmax())
+
+
+def activity(result: Results, which: str) -> np.ndarray:
+    """Squared movement of every head per interval between checkpoints.
+
+    ``per_parameter`` is the post's, in the coordinates of the heads; ``gauge-free`` the sum of the
+    squared relative changes of W_Q W_Kᵀ and W_V W_O.
+    """
+    moved = result.numbers["moved"]
+    if which == "per_parameter":
+        return np.array(moved["per_parameter"])
+    return np.array(moved["qk_relative"]) ** 2 + np.array(moved["ov_relative"]) ** 2
+
+
+def inside(result: Results, low: float, high: float) -> np.ndarray:
+    """Intervals between checkpoints that overlap a window."""
+    t = np.array(result.numbers["steps"])
+    return (t[1:] > low) & (t[:-1] < high)
+
+
+def turn(result: Results, low: float, high: float) -> float:
+    """How much the movement of all heads turns in a window.
+
+    log2 of its largest value there over the geometric mean of the intervals before and behind.
+    """
+    total = activity(result, "per_parameter").mean(0)
+    within = inside(result, low, high)
+    if not within.any():
+        return float("nan")
+    first, last = int(within.argmax()), len(within) - 1 - int(within[::-1].argmax())
+    before, behind = total[max(first - 1, 0)], total[min(last + 1, len(total) - 1)]
+    return float(np.log2(total[within].max()) - 0.5 * (np.log2(before) + np.log2(behind)))
+
+
+def turn_elsewhere(result: Results, low: float, high: float) -> float:
+    """Mean turn of windows of the same logarithmic width after the warm-up that do not overlap."""
+    t = result.numbers["steps"]
+    width = math.log1p(high) - math.log1p(low)
+    first = math.log1p(max(t[1], 4 * result.config.warmup_steps))
+    found = []
+    for start in np.linspace(first, math.log1p(t[-1]) - width, 40):
+        a, b = math.expm1(start), math.expm1(start + width)
+        if b < low or a > high:
+            found.append(turn(result, a, b))
+    return float(np.nanmean(found)) if found else float("nan")
+
+
+def rise_time(result: Results, row: int, which: str, before: float, until: float) -> float:
+    """When a head's movement first exceeds twice its median before the onset, three times running.
+
+    Looked for from half of the onset on; `until` if it does not happen.
+    """
+    t = np.array(result.numbers["steps"])[1:]
+    moved = activity(result, which)[row]
+    usual = np.median(moved[(t >= before / 4) & (t <= before / 2)])
+    above = (moved > 2 * usual) & (t >= before / 2) & (t <= until)
+    for i in range(len(above) - 2):
+        if above[i : i + 3].all():
+            return float(t[i])
+    return float(until)
+
+
+def half_rise(steps: Sequence[int], curve: np.ndarray, until: float) -> float:
+    """Step at which a curve is halfway from a tenth of `until` to its largest value by `until`."""
+    t = np.array(steps)
+    base = curve[int(np.searchsorted(t, until / 10))]
+    early = curve[t <= until]
+    goal = (base + early.max()) / 2
+    later = np.flatnonzero((curve >= goal) & (t >= until / 10))
+    return float(t[later[0]]) if len(later) and early.max() > base else float("nan")
+
+
+def effective_share(squares: np.ndarray) -> float:
+    """Participation ratio of a distribution over its number of parts: 1 if all have the same."""
+    p = squares / squares.sum()
+    return float(1 / (len(p) * (p**2).sum()))
+
+
+def by_seed(results: Sequence[Results], base: Config, n_layers: int) -> dict[int, Results]:
+    """Runs of a recipe at some depth, by seed."""
+    wanted = {**vars(base), "n_layers": n_layers}
+    fields = [f for f in wanted if f != "seed"]
+    return {
+        r.config.seed: r for r in results if all(getattr(r.config, f) == wanted[f] for f in fields)
+    }
+
+
+def unigram_loss(result: Results) -> float:
+    """Copy loss of the best guess from the set of tokens of the segment alone, in nats.
+
+    After the first occurrence all tokens of a segment of n random tokens have been seen; knowing
+    the set but not the order costs ln n. The mean over the lengths, weighted by their repeats.
+    """
+    n = np.arange(result.config.n_ctx // 8, 3 * result.config.n_ctx // 8 + 1)
+    weights = result.config.n_ctx - n
+    return float((weights * np.log(n)).sum() / weights.sum())
+
+
+def numbers(result: Results) -> dict[str, Any]:
+    """Main statistics of one run, for tables."""
+    stripe = scores(result, "stripe")
+    found = window(result)
+    return {
+        "largest stripe": float(stripe[:, -1].max()),
+        "induction heads": [result.numbers["head_names"][i] for i in induction_heads(result)],
+        "midpoint": None if found is None else found[1],
+    }
