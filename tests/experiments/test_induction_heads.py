@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 
 from phasescope.experiments import induction_heads as experiment
-from phasescope.experiments.induction_heads import evidence
 from phasescope.experiments.induction_heads.config import DEFAULT, VARIED, Config, Results
+from phasescope.experiments.induction_heads.measure import fall
 
-TINY = replace(experiment.SMOKE, n_steps=60, measure_every=5)
+TINY = replace(experiment.SMOKE, n_steps=60, measure_every=2)
 
 
 @pytest.fixture(scope="module")
@@ -21,12 +21,12 @@ def test_a_run_measures_every_checkpoint_and_every_head(results: list[Results]):
     for result in results:
         numbers, config = result.numbers, result.config
         n = config.n_layers * config.n_heads
-        assert numbers["steps"] == list(range(0, 61, 5))
-        assert np.array(numbers["heads"]["stripe"]).shape == (n, 13)
+        assert numbers["steps"] == list(range(0, 61, 2))
+        assert np.array(numbers["heads"]["stripe"]).shape == (n, 31)
         assert np.isfinite(np.array(numbers["moved"]["per_parameter"])).all()
-        assert np.array(numbers["moved"]["qk_relative"]).shape == (n, 12)
+        assert np.array(numbers["moved"]["qk_relative"]).shape == (n, 30)
         assert len(numbers["final"]["effects"]["zero"]) == n
-        assert len(numbers["curves"]["copy_loss"]) == 13
+        assert len(numbers["curves"]["copy_loss"]) == 31
     assert set(results[1].numbers["compositions"]["k"]) == {
         f"l1h{i}<l0h{j}" for i in range(2) for j in range(2)
     }
@@ -76,6 +76,7 @@ def planted(seed: int, config: Config, **effects: float) -> Results:
             "steps": steps.tolist(),
             "head_names": names,
             "curves": {"copy_loss": loss.tolist(), "chain_loss": loss.tolist(), "icl": []},
+            "window": [717.0, 800.0, 893.0] if config.n_layers > 1 else None,
             "heads": {
                 "stripe": stripe.tolist(),
                 "previous_token": before.tolist(),
@@ -101,10 +102,13 @@ def verdicts(n_seeds: int = 10, one: dict[str, float] | None = None, **two: floa
 
 
 def test_the_window_is_that_of_the_fall_and_one_layer_has_none():
-    onset, middle, end = evidence.window(planted(0, DEFAULT))
-    assert 680 < onset < middle < end < 960
-    assert abs(middle - 800) < 30
-    assert evidence.window(planted(0, replace(DEFAULT, n_layers=1))) is None
+    for n_layers in (1, 2):
+        numbers = planted(0, replace(DEFAULT, n_layers=n_layers)).numbers
+        found = fall(numbers["steps"], numbers["curves"]["copy_loss"])
+        if n_layers == 1:
+            assert found is None
+        else:
+            assert found == pytest.approx(numbers["window"], rel=0.05)
 
 
 def test_planted_effects_are_reproduced_and_their_absence_refuted():

@@ -19,14 +19,14 @@ from phasescope.analysis.log_blocks import LogBlocks, log_blocks
 Shape = Literal["constant", "linear"]
 
 # Penalty per change in units of the noise's variance, at which a twentieth (a hundredth) of curves
-# without a change get one: quantiles of `critical_penalty` over 250 to 2,000 curves of each length,
+# without a change get one: quantiles of `critical_penalty` over 400 to 2,000 curves of each length,
 # fewer of the longer ones. `simulate_penalties` makes them again.
 _LENGTHS = (20, 50, 100, 200)
 _PENALTIES: dict[tuple[str, float], tuple[float, ...]] = {
-    ("constant", 0.05): (13.6, 12.3, 11.3, 11.5),
-    ("constant", 0.01): (26.9, 17.2, 17.2, 15.8),
-    ("linear", 0.05): (17.1, 16.6, 15.5, 15.4),
-    ("linear", 0.01): (33.4, 25.0, 20.7, 20.0),
+    ("constant", 0.05): (14.0, 11.9, 11.3, 10.9),
+    ("constant", 0.01): (26.0, 17.1, 16.2, 15.0),
+    ("linear", 0.05): (17.7, 16.3, 15.5, 15.4),
+    ("linear", 0.01): (33.7, 25.0, 20.7, 20.0),
 }
 _SMALLEST = {"constant": 1, "linear": 2}
 # Squared distance in standard deviations within which a change point is not told from its
@@ -239,7 +239,8 @@ def simulate_penalties(
 def penalty_for(n_blocks: int, shape: Shape, false_alarms: float) -> float:
     """The calibrated penalty per change, in units of the noise's variance.
 
-    Between the simulated lengths, and beyond them, it is linear in the logarithm of the length.
+    Between the simulated lengths it is linear in the logarithm of the length; longer curves have
+    that of the longest, at which the estimate of the noise hardly matters any more.
 
     Raises:
         ValueError: There is no calibration for this rate.
@@ -252,10 +253,7 @@ def penalty_for(n_blocks: int, shape: Shape, false_alarms: float) -> float:
             f"{false_alarms} arrived. Pass penalty= for any other."
         )
     table = np.array(_PENALTIES[key])
-    x, at = np.log(_LENGTHS), math.log(n_blocks)
-    if at > x[-1]:
-        return float(table[-1] + (table[-1] - table[-2]) / (x[-1] - x[-2]) * (at - x[-1]))
-    return float(np.interp(at, x, table))
+    return float(np.interp(math.log(n_blocks), np.log(_LENGTHS), table))
 
 
 class _Curve:

@@ -78,7 +78,7 @@ def log_blocks(
     Example:
         >>> blocks = log_blocks(torch.arange(10_000), torch.ones(10_000), 100)
         >>> len(blocks), int(blocks.counts.sum()), int(blocks.counts[-1])
-        (66, 10000, 881)
+        (84, 10000, 880)
     """
     if len(steps) != len(values) or len(steps) < 2 or bool((steps.diff() <= 0).any()):
         raise ValueError(

@@ -58,8 +58,9 @@ class OnlineDetector:
         >>> noise = np.random.default_rng(0).normal(size=3_000)
         >>> detector = OnlineDetector()
         >>> alarms = [detector.update(t, x - 5 * (t >= 1_000)) for t, x in enumerate(noise)]
-        >>> [(a.direction, 1_000 <= a.step < 1_100) for a in alarms if a]
-        [('down', True)]
+        >>> first = next(alarm for alarm in alarms if alarm)
+        >>> first.direction, 1_000 <= first.step < 1_100
+        ('down', True)
 
     References:
         Page (1954), "Continuous inspection schemes", Biometrika 41(1/2).

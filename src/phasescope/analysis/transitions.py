@@ -140,7 +140,7 @@ def find_transitions(
         >>> loss = 3 * steps**-0.1 - 1 / (1 + (1_000 / steps) ** 8) + noise
         >>> (drop,) = find_transitions(steps, loss)
         >>> round(drop.midpoint, -1), round(drop.height, 1), round(drop.sharpness, 1)
-        (1000.0, -1.0, 0.5)
+        (1000.0, -1.0, 0.6)
 
     References:
         Schwarz (1978), "Estimating the dimension of a model", Annals of Statistics 6(2). Kass &

@@ -195,8 +195,8 @@ def _turns(formed: Formed, one: dict[int, Results]) -> Claim:
         "B9",
         "the norm of the weight change turns at the phase change, in 1-layer models too",
         POST,
-        "log2 of the largest change of all heads in the window over the geometric mean of those "
-        "right before and behind it, less the same of other windows of equal logarithmic width: "
+        "log2 of the largest change of all heads in the window over the geometric mean of those at "
+        "onset/1.25 and 1.25 end, less the same of other windows of equal logarithmic width: "
         f"reproduced if the intervals of two layers and of one lie above 0, refuted if one lies "
         f"below {SLACK}",
         two_layers,

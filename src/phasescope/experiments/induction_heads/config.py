@@ -55,8 +55,8 @@ class Results:
 
     config: Config
     numbers: dict[str, Any]
-    """``steps``, ``curves`` (per checkpoint), ``heads`` (per head and checkpoint), ``moved`` (per
-    head and interval), ``compositions`` and ``final``."""
+    """``steps``, ``curves`` (per checkpoint), ``window`` of the fall, ``heads`` (per head and
+    checkpoint), ``moved`` (per head and interval), ``compositions``, ``path`` and ``final``."""
 
 
 def for_storage(results: Sequence[Results]) -> list[dict[str, Any]]:

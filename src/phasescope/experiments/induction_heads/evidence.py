@@ -7,28 +7,16 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import torch
 
-import phasescope as ps
 from phasescope.experiments.induction_heads.config import Config, Results
 
 INDUCTION = 0.3  # stripe from which a head counts as an induction head
-FORMED = 0.1  # stripe that no head of a network without induction exceeds
 
 
 def window(result: Results) -> tuple[float, float, float] | None:
-    """Onset, midpoint and end of the fall of the copy loss; None if it did not fall suddenly.
-
-    The largest falling transition that `find_transitions` sees; the copy loss is measured on
-    sequences of its own, so its noise is small.
-    """
-    steps = torch.tensor(result.numbers["steps"])
-    loss = torch.tensor(result.numbers["curves"]["copy_loss"], dtype=torch.float64)
-    falls = [t for t in ps.find_transitions(steps, loss).found if t.height < 0]
-    if not falls:
-        return None
-    largest = min(falls, key=lambda t: t.height)
-    return largest.onset, largest.midpoint, largest.end
+    """Onset, midpoint and end of the fall of the copy loss; None if it has no sudden one."""
+    found = result.numbers["window"]
+    return None if found is None else (found[0], found[1], found[2])
 
 
 def scores(result: Results, name: str) -> np.ndarray:
@@ -64,27 +52,30 @@ def activity(result: Results, which: str) -> np.ndarray:
     return np.array(moved["qk_relative"]) ** 2 + np.array(moved["ov_relative"]) ** 2
 
 
-def inside(result: Results, low: float, high: float) -> np.ndarray:
+def inside(result: Results, low: float | int, high: float | int) -> np.ndarray:
     """Intervals between checkpoints that overlap a window."""
     t = np.array(result.numbers["steps"])
     return (t[1:] > low) & (t[:-1] < high)
 
 
-def turn(result: Results, low: float, high: float) -> float:
+def turn(result: Results, low: float | int, high: float | int) -> float:
     """How much the movement of all heads turns in a window.
 
-    log2 of its largest value there over the geometric mean of the intervals before and behind.
+    log2 of its largest value there over the geometric mean of those a quarter before and behind.
     """
     total = activity(result, "per_parameter").mean(0)
     within = inside(result, low, high)
     if not within.any():
         return float("nan")
-    first, last = int(within.argmax()), len(within) - 1 - int(within[::-1].argmax())
-    before, behind = total[max(first - 1, 0)], total[min(last + 1, len(total) - 1)]
+    begins = np.array(result.numbers["steps"])[:-1]
+    before, behind = (
+        total[max(int(np.searchsorted(begins, step, side="right")) - 1, 0)]
+        for step in (low / 1.25, 1.25 * high)
+    )
     return float(np.log2(total[within].max()) - 0.5 * (np.log2(before) + np.log2(behind)))
 
 
-def turn_elsewhere(result: Results, low: float, high: float) -> float:
+def turn_elsewhere(result: Results, low: float | int, high: float | int) -> float:
     """Mean turn of windows of the same logarithmic width after the warm-up that do not overlap."""
     t = result.numbers["steps"]
     width = math.log1p(high) - math.log1p(low)
@@ -97,7 +88,9 @@ def turn_elsewhere(result: Results, low: float, high: float) -> float:
     return float(np.nanmean(found)) if found else float("nan")
 
 
-def rise_time(result: Results, row: int, which: str, before: float, until: float) -> float:
+def rise_time(
+    result: Results, row: int, which: str, before: float | int, until: float | int
+) -> float:
     """When a head's movement first exceeds twice its median before the onset, three times running.
 
     Looked for from half of the onset on; `until` if it does not happen.
@@ -112,7 +105,7 @@ def rise_time(result: Results, row: int, which: str, before: float, until: float
     return float(until)
 
 
-def half_rise(steps: Sequence[int], curve: np.ndarray, until: float) -> float:
+def half_rise(steps: Sequence[int], curve: np.ndarray, until: float | int) -> float:
     """Step at which a curve is halfway from a tenth of `until` to its largest value by `until`."""
     t = np.array(steps)
     base = curve[int(np.searchsorted(t, until / 10))]

@@ -21,6 +21,7 @@ from phasescope.models import AttentionOnly
 
 N_SEQUENCES = 128
 N_PROBES = 32  # sequences on which patterns are looked at
+_FEWEST = 20  # blocks of logarithmic time that a fall takes
 _EVALUATION = 777_000  # seeds of evaluation data, apart from those of training
 
 
@@ -96,11 +97,27 @@ def measured(run: ps.Run, config: Config) -> dict[str, Any]:
         "steps": steps,
         "head_names": heads,
         "curves": curves,
+        "window": fall(steps, curves["copy_loss"]),
         "heads": {name: torch.stack(rows, 1).tolist() for name, rows in scores.items()},
         "moved": movement(run, config, model),
         "compositions": {name: _pairs(rows, heads) for name, rows in tables.items() if rows},
         "path": _path_numbers(torch.stack(path), steps),
     }
+
+
+def fall(steps: list[int], copy_loss: list[float]) -> list[float] | None:
+    """Onset, midpoint and end of the largest sudden fall of the copy loss; None without one.
+
+    The copy loss is measured on sequences of its own, so its noise is small.
+    """
+    loss = torch.tensor(copy_loss, dtype=torch.float64)
+    if len(ps.log_blocks(torch.tensor(steps), loss, 200)) < _FEWEST:
+        return None
+    falls = [t for t in ps.find_transitions(torch.tensor(steps), loss).found if t.height < 0]
+    if not falls:
+        return None
+    largest = min(falls, key=lambda t: t.height)
+    return [largest.onset, largest.midpoint, largest.end]
 
 
 def load(model: AttentionOnly, vector: Tensor) -> None:
