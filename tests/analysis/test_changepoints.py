@@ -80,26 +80,25 @@ def test_planted_changes_lie_in_their_intervals():
     steps = torch.arange(20_000)
     tau = torch.log1p(steps.double())
     kinks = math.log(500), math.log(5_000)
-    curve = (
-        4 - 0.2 * tau - 1.5 * (tau - kinks[0]).clamp(min=0) + 1.6 * (tau - kinks[1]).clamp(min=0)
-    )
-    inside = 0
+    curve = curve_at(tau, kinks)
+    inside = extra = 0
     for seed in range(5):
         noise = 0.3 * torch.randn(20_000, generator=torch.Generator().manual_seed(seed))
-        found = change_points(steps, curve + noise, noise=0.3)
-        assert len(found) == 2, seed
-        inside += int(found.low[0] <= 500 <= found.high[0])
-        inside += int(found.low[1] <= 5_000 <= found.high[1])
+        found = change_points(steps, curve + noise)
+        assert len(found) >= 2
+        extra += len(found) - 2
+        for place, slope in ((500, -1.5), (5_000, 1.6)):
+            i = int((found.steps.log() - math.log(place)).abs().argmin())
+            inside += int(found.low[i] <= place <= found.high[i])
+            assert abs(float(found.slope_changes[i]) - slope) < 0.35
         assert abs(found.blocks.noise - 0.3) < 0.1
-        torch.testing.assert_close(
-            found.slope_changes, torch.tensor([-1.5, 1.6]).double(), atol=0.3, rtol=0
-        )
-        assert float((found.fitted - curve_at(found.blocks, kinks)).abs().max()) < 0.4
+        assert float((found.fitted - curve_at(found.blocks.tau, kinks)).abs().max()) < 0.4
+    assert extra <= 2  # 5 % each: three or more with probability .001
     assert inside >= 7  # of 10 at 95 %: fewer with probability .001
 
 
-def curve_at(blocks: LogBlocks, kinks: tuple[float, float]) -> torch.Tensor:
-    x = blocks.tau
+def curve_at(x: torch.Tensor, kinks: tuple[float, float]) -> torch.Tensor:
+    """Three lines in logarithmic time."""
     return 4 - 0.2 * x - 1.5 * (x - kinks[0]).clamp(min=0) + 1.6 * (x - kinks[1]).clamp(min=0)
 
 
