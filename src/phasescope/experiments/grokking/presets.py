@@ -1,8 +1,9 @@
 """The configurations that the claims are decided on: small networks, ten seeds as one batch.
 
-Modulus, width, share of training pairs and weight decay are those of the default: the smallest at
-which addition, subtraction and multiplication all grokked within the steps on ReLU pilots of the
-seeds 100 and up, which no preset has.
+Modulus, width, share of training pairs and weight decay are those of the default. They were chosen
+on ReLU pilots of the seeds 100 to 103, which no preset has: with 40% of the pairs and a decay of 2
+no seed of addition or multiplication grokked within 4,000 steps, with 45% and 3 none of subtraction
+or multiplication within 900, with 50% and 2.5 addition did at 497, subtraction at 1,586.
 """
 
 from __future__ import annotations
@@ -30,16 +31,17 @@ GRID: tuple[Config, ...] = (
     ),
     *(replace(BATCH, activation=activation) for activation in APART),
 )
+_CURVES = replace(BATCH, weights_every=100)  # its claims are about curves
 OPTIMIZERS: tuple[Config, ...] = (
-    *(replace(BATCH, learning_rate=rate) for rate in (5e-4, 8e-4, 5e-3)),
-    *(replace(BATCH, eps=eps) for eps in (1e-12, 1e-4)),
-    replace(BATCH, beta2=0.999),
-    replace(BATCH, loss_dtype="float32"),
-    replace(BATCH, decay_on_rise=1.0001),
-    replace(BATCH, reject_rises=True),
+    *(replace(_CURVES, learning_rate=rate) for rate in (5e-4, 8e-4, 5e-3)),
+    *(replace(_CURVES, eps=eps) for eps in (1e-12, 1e-4)),
+    replace(_CURVES, beta2=0.999),
+    replace(_CURVES, loss_dtype="float32"),
+    replace(_CURVES, decay_on_rise=1.0001),
+    replace(_CURVES, reject_rises=True),
     # Without decay, which would only shrink the weights of what hardly learns.
     *(
-        replace(BATCH, optimizer="sgd", learning_rate=rate, weight_decay=0.0)
+        replace(_CURVES, optimizer="sgd", learning_rate=rate, weight_decay=0.0)
         for rate in (1e-2, 1e-3, 1e-4, 1e-5)
     ),
 )
