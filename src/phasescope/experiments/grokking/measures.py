@@ -253,7 +253,7 @@ def _times(curves: TrainingCurves) -> dict[str, Any]:
 
 def _phases(steps: Sequence[int], series: Mapping[str, Sequence[float]]) -> list[dict[str, Any]]:
     """Phases on the evenly spaced steps among those whose weights were kept."""
-    gap = int(np.median(np.diff(steps)))
+    gap = int(np.diff(steps).max())  # log-spaced steps lie between the regular ones
     even = [i for i, step in enumerate(steps) if step % gap == 0]
     at = torch.tensor([steps[i] for i in even])
     names = ("test_loss", "excluded_train", "squared_norm")
