@@ -2,6 +2,7 @@
 
 import json
 import math
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from phasescope.experiments import grokking
 from phasescope.experiments.grokking.logits import (
     held_by_components,
     known_directions,
+    logit_path,
     places_of,
     turns_at,
 )
@@ -32,6 +34,7 @@ from phasescope.experiments.grokking.spectra import (
 )
 from phasescope.experiments.grokking.spectra_claims import spectra_claims
 from phasescope.experiments.grokking.spectra_figures import spectra_figures
+from phasescope.experiments.grokking.training import train
 from phasescope.models import PairTransformer, analytic_pair_transformer
 
 TASK = modular_task("add", 11)
@@ -312,6 +315,15 @@ def test_too_few_steps_are_refused_before_the_training(tmp_path: Path):
     with pytest.raises(ValueError, match="at least 13 kept steps, but spectra_every=10 keeps 7"):
         grokking.run(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_a_first_update_of_rate_zero_is_no_point_of_the_path(small: grokking.Results):
+    # Steps 0 and 1 have the same weights.
+    config = replace(small.config, spectra_every=1, n_steps=16, warmup_steps=10)
+    with tempfile.TemporaryDirectory() as folder:
+        run = train(config, Path(folder) / "run")
+        found = logit_path(config, run, list(range(16)), [None], [1])
+    assert found["steps"] == [0, *range(2, 16)]
 
 
 def test_figures_are_drawn_from_the_numbers_alone(small: grokking.Results):

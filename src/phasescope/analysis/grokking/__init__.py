@@ -27,6 +27,12 @@ from phasescope.analysis.grokking.basis import (
     frequency_power,
 )
 from phasescope.analysis.grokking.cubes import CubeFit, cube_fit, without_cubes
+from phasescope.analysis.grokking.irreps import (
+    Irrep,
+    irrep_similarities,
+    real_irreps,
+    trace_cube,
+)
 from phasescope.analysis.grokking.keys import (
     KeyFrequencies,
     keys_by_energy,
@@ -98,6 +104,7 @@ __all__ = [
     "DirectionEnergy",
     "FormatEffect",
     "FourierBasis",
+    "Irrep",
     "KeyFrequencies",
     "Loss",
     "NeuronPurity",
@@ -130,6 +137,7 @@ __all__ = [
     "gini",
     "gradient_symmetricity",
     "inverse_participation",
+    "irrep_similarities",
     "isolate_circle",
     "keys_by_energy",
     "keys_by_neuron_argmax",
@@ -151,6 +159,7 @@ __all__ = [
     "power_gini",
     "project_profile",
     "read_off",
+    "real_irreps",
     "restricted_logits",
     "restricted_neuron_logits",
     "result_places",
@@ -158,6 +167,7 @@ __all__ = [
     "squared_norms",
     "sum_profile",
     "symmetricity_triples",
+    "trace_cube",
     "update_norms",
     "value_components",
     "without_cubes",

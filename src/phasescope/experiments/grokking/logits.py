@@ -55,8 +55,12 @@ def logit_path(
         logits = torch.stack(
             [network_at(config, run, at[step])(pairs)[:, : task.n_tokens] for step in steps]
         )
+    # The first update of a warm-up has rate 0, and a path must move.
+    moved = torch.cat([torch.tensor([True]), (logits.diff(dim=0) != 0).flatten(1).any(1)])
+    logits = logits[moved]
+    steps = [step for step, moves in zip(steps, moved.tolist(), strict=True) if moves]
     path = ps.gram(logits.flatten(1), dtype=torch.float64)
-    path = ps.Gram(path.K, torch.tensor(list(steps)), path.row_sums, path.n_columns, {}, path.eps)
+    path = ps.Gram(path.K, torch.tensor(steps), path.row_sums, path.n_columns, {}, path.eps)
     found = turns_at(path, boundaries)
     places = places_of(coordinates, pairs, labels, task.n_tokens)
     truth = known_directions(fourier_basis(coordinates.orders), places, trained, keys)
