@@ -156,7 +156,12 @@ def test_all_is_recorded_that_is_promised(training):
     assert run["probes/policy"].shape[0] == run["probes/goals"].shape[0] == 8
     probabilities = np.exp(run["probes/policy"][:]).reshape(8, -1, 4).sum(-1)
     np.testing.assert_allclose(probabilities, 1, atol=1e-5)
-    assert len(run["metrics/episode_return"].steps) >= 6  # none has ended in the first rollouts
+    returns = run["metrics/episode_return"].steps
+    assert len(returns) >= 6  # no episode has ended in the first rollouts
+    # Under the weights that played the rollout.
+    assert set(returns.tolist()) <= set(range(0, 8 * U, U))
+    checkpoints = sorted(path.name for path in (run.path / "checkpoints").iterdir())
+    assert len(checkpoints) >= 3
 
 
 def test_the_logits_are_those_of_the_policy_in_its_order_of_parameters(training):

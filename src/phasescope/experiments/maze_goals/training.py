@@ -45,7 +45,7 @@ class Training:
 
 
 class _Watch(BaseCallback):
-    """Files the mean return of the episodes that ended lately, and tells how far it is."""
+    """After each rollout: files returns, lets the recorder take checkpoints, tells the progress."""
 
     def __init__(self, recorder: ps.Recorder, n_moves: int, tell: Callable[[float], None]) -> None:
         super().__init__()
@@ -55,10 +55,11 @@ class _Watch(BaseCallback):
         return True
 
     def _on_rollout_end(self) -> None:
+        self.recorder.end_step()  # the updates of the rollout before are done
         episodes = self.model.ep_info_buffer or ()
         if episodes:
             mean = float(np.mean([episode["r"] for episode in episodes]))
-            self.recorder.log(episode_return=mean)
+            self.recorder.log(step=self.recorder.step, episode_return=mean)
         self.tell(self.num_timesteps / self.n_moves)
 
 
@@ -97,6 +98,7 @@ def train(
             save=save,
             probes=probes,
             n_steps=config.n_rollouts * config.updates_per_rollout,
+            checkpoint=ps.every(max(1, config.n_rollouts // 4) * config.updates_per_rollout),
             loss_reduction="mean",
             config=config,
         ) as recorder:
