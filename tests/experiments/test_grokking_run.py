@@ -203,7 +203,7 @@ def test_every_kept_step_is_measured_beside_the_untrained_network(
     assert 0 < numbers["falling_share"] <= 1
     figures = grokking.figures([result])
     kinds = [name.rpartition(": ")[2] for name in figures]
-    assert kinds == ["curves", "measures", "network"]
+    assert kinds == ["curves", "measures", "optimizer", "network"]
     assert len(result.detail.frames) == 24
 
 

@@ -42,6 +42,7 @@ from phasescope.figures.network import NetworkFrame, network_animation, network_
 from phasescope.figures.paths import explained_variance, principal_plane, principal_scores
 from phasescope.figures.profiles import time_profiles
 from phasescope.figures.residuals import ResidualCurve, residual_curve
+from phasescope.figures.scales import scales_over_training
 from phasescope.figures.scree import scree
 from phasescope.figures.spectra import time_vectors
 from phasescope.figures.strips import seed_strips
@@ -97,6 +98,7 @@ __all__ = [
     "principal_plane",
     "principal_scores",
     "residual_curve",
+    "scales_over_training",
     "scree",
     "seed_curves",
     "seed_strips",

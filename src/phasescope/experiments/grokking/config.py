@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
+from torch import Tensor
 
 from phasescope.figures import NetworkFrame
 from phasescope.models import PairTransformer
@@ -73,6 +74,8 @@ class Detail:
     """The network at the end."""
     frames: Sequence[NetworkFrame]
     """The network at some of the kept steps, for the figure with the slider."""
+    scales: Mapping[str, Tensor] = field(default_factory=dict)
+    """Scales of Adam's updates by name, and their ``"steps"``; empty without Adam."""
 
 
 @dataclass(frozen=True)

@@ -61,6 +61,14 @@ def figures(results: Sequence[Results]) -> dict[str, Any]:
                 },
                 phases=phases,
             )
+        if len(result.detail.scales):
+            scales = {name: values.numpy() for name, values in result.detail.scales.items()}
+            found[f"{name}: optimizer"] = ps.figures.scales_over_training(
+                scales.pop("steps"),
+                scales,
+                result.config.eps,
+                spikes=[s for s in _spikes(numbers) if s.name == "train loss up"],
+            )
         if result.detail.frames:
             found[f"{name}: network"] = ps.figures.network_over_training(
                 result.detail.frames,

@@ -47,7 +47,7 @@ def run(config: Config, directory: Path, *, progress: Progress | None = None) ->
         lambda share: tell(0.9 + 0.05 * share, "measuring"),
     )
     numbers = {"n_parameters": sum(p.numel() for p in detail.final.parameters())} | found
-    numbers["scales"] = scales_numbers(recorded_scales(recorded), found)
+    numbers["scales"] = scales_numbers(detail.scales, found)
     if config.spectra_every:
         events = found["times"] | {phase["name"]: phase["start"] for phase in found["phases"]}
         keys = found["final_measures"]["restricted_keys"]
@@ -70,4 +70,5 @@ def _detail(config: Config, recorded: ps.Run) -> Detail:
         recorded["weights"].steps,
         network_at(config, recorded, -1),
         frames_of(config, recorded),
+        recorded_scales(recorded),
     )
