@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 MOST_PANELS = 12  # loss curves in one figure
 MOST_SHOWN = 4  # settings whose neurons are drawn one by one
-CHANCE = 0.5
 _STATISTICS = {
     "loss": (
         "Held-out loss",
