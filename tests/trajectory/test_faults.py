@@ -74,6 +74,76 @@ def test_a_disk_that_fills_stops_the_recording_and_freeing_it_resumes(
     assert_complete_and_identical(disk / "run", uninterrupted)
 
 
+def checkpointed_training(directory, *, fill_before=None, room=0, **options):
+    """Ten updates of a model whose checkpoint is larger than everything else, every third saved."""
+    torch.manual_seed(0)
+    model = torch.nn.Linear(200, 200)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    recorder = ps.Recorder(
+        directory, model, optimizer, save={"norms": ps.every(1)}, checkpoint=ps.every(3), **options
+    )
+    with recorder:
+        while recorder.step < 10:
+            optimizer.zero_grad()
+            model(torch.ones(1, 200)).square().mean().backward()
+            optimizer.step()
+            if recorder.step == fill_before:
+                fill(directory.parent)
+                with open(directory.parent / "ballast", "r+b") as file:
+                    file.truncate((directory.parent / "ballast").stat().st_size - room)
+            recorder.end_step()
+    return model.weight.detach()
+
+
+@pytest.mark.parametrize("on_failure", ["raise", "continue"])
+def test_a_disk_that_fills_within_a_checkpoint_says_what_is_safe(small_disk, on_failure):
+    disk, _ = small_disk
+    options = {"fill_before": 6, "room": 60_000, "on_failure": on_failure}
+    message = r"checkpoint of step 6 could not .* the disk is full.*intact.*resume=True"
+    caught = (
+        pytest.raises(RecordingError, match=message)
+        if on_failure == "raise"
+        else pytest.warns(RecordingWarning, match=message)
+    )
+    with caught:
+        checkpointed_training(disk / "run", **options)
+    run = ps.open_run(disk / "run")
+    assert run.status == "interrupted"
+    assert "the disk is full" in run.info["failure"]
+    assert len(run["norms/gradients"]) >= 6
+    folders = sorted(path.name for path in (disk / "run" / "checkpoints").iterdir())
+    assert folders == ["step-000000000", "step-000000003"]
+    (disk / "ballast").unlink()
+    with pytest.warns(RecordingWarning, match="without a data position"):
+        resumed = checkpointed_training(disk / "run", resume=True)
+    undisturbed = checkpointed_training(disk / "other")
+    assert torch.equal(resumed, undisturbed)
+    assert loops.fingerprint(disk / "run") == loops.fingerprint(disk / "other")
+    assert ps.open_run(disk / "run").info["failure"] is None
+
+
+def test_a_checkpoint_that_cannot_be_written_is_a_recording_error(tmp_path, monkeypatch):
+    """As above, where no small disk can be mounted."""
+    import safetensors.torch
+
+    def full(*ignored):
+        raise safetensors.SafetensorError("I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(safetensors.torch, "save_file", full)
+    with pytest.raises(RecordingError, match=r"step 0 .* the disk is full\. Everything committed"):
+        checkpointed_training(tmp_path / "run")
+    assert not list((tmp_path / "run" / "checkpoints").iterdir())
+
+
+def test_what_may_go_wrong_stands_in_run_json_from_the_beginning(tmp_path):
+    model = torch.nn.Linear(2, 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with ps.Recorder(tmp_path / "run", model, optimizer, save={"norms": ps.every(1)}):
+        info = ps.open_run(tmp_path / "run").info
+    assert (info["failure"], info["nonfinite"]) == (None, [])
+    assert (info["missing_gradients"], info["densified_gradients"]) == ({}, [])
+
+
 def test_a_training_goes_on_without_a_disk_if_that_was_asked_for(small_disk, uninterrupted):
     disk, enlarge = small_disk
     with warnings.catch_warnings(record=True) as caught:

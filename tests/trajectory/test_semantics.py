@@ -164,16 +164,87 @@ def test_a_gradient_that_was_thrown_away_is_not_recorded_before_clipping(tmp_pat
     assert run.info["missing_gradients"]["fc1.weight"] == [0, 2, 3]
 
 
-def test_a_gradient_set_by_hand_counts_before_clipping_too(tmp_path):
+def clip(model, norm=0.05):
+    nn.utils.clip_grad_norm_(model.parameters(), norm)
+
+
+def test_a_gradient_set_by_hand_may_be_clipped_and_is_not_taken_for_unclipped(tmp_path):
     def loop(model, optimizer, recorder):
-        for i in range(4):
-            for p in model.parameters():
-                p.grad = torch.full_like(p, i + 1.0)
+        for i, (x, y) in enumerate(data(4)):
+            optimizer.zero_grad()
+            loss = nn.functional.cross_entropy(model(x), y)
+            if i % 2:
+                loss.backward()
+            else:
+                parameters = list(model.parameters())
+                for p, g in zip(parameters, torch.autograd.grad(loss, parameters), strict=True):
+                    p.grad = g
+            clip(model)
             optimizer.step()
 
-    run, _ = twice(tmp_path / "run", sgd, loop)
-    np.testing.assert_array_equal(run["unclipped_gradients"][:, 0], [1, 2, 3, 4])
-    np.testing.assert_array_equal(run["unclipped_gradients"][:], run.gradients[:])
+    save = dict.fromkeys((*EVERYTHING, "norms/unclipped_gradients"), ps.every(1))
+    with pytest.warns(RecordingWarning, match="not known at step 0 .*recorded as NaN") as caught:
+        run, seen = twice(tmp_path / "run", sgd, loop, save=save)
+    assert len(caught) == 1
+    assert caught[0].filename == __file__
+    check_against(run, seen)
+    unclipped = run["unclipped_gradients"][:]
+    assert np.isnan(unclipped[::2]).all()
+    assert np.isnan(run["norms/unclipped_gradients"][::2]).all()
+    assert (np.linalg.norm(unclipped[1::2], axis=1) > 0.1).all()
+
+
+def test_a_gradient_that_is_used_twice_is_unclipped_once(tmp_path):
+    def loop(model, optimizer, recorder):
+        for x, y in data(3):
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(model(x), y).backward()
+            clip(model)
+            optimizer.step()
+            optimizer.step()
+
+    with pytest.warns(RecordingWarning, match="not known at step 1"):
+        run, seen = twice(tmp_path / "run", sgd, loop)
+    check_against(run, seen)
+    unclipped = run["unclipped_gradients"][:]
+    assert np.isnan(unclipped[1::2]).all()
+    assert (np.linalg.norm(unclipped[::2], axis=1) > 0.1).all()
+
+
+def test_an_update_without_any_gradient_has_none_before_clipping(tmp_path):
+    run, _ = twice(tmp_path / "run", sgd, lambda model, optimizer, recorder: optimizer.step())
+    assert not run["unclipped_gradients"][:].any()
+
+
+def test_an_update_within_the_backward_pass_has_no_gradient_before_clipping(tmp_path):
+    def build():
+        model = Net()
+        optimizers = {p: torch.optim.SGD([p], lr=0.1) for p in model.parameters()}
+
+        def update(p):
+            optimizers[p].step()
+            optimizers[p].zero_grad()
+
+        for p in model.parameters():
+            p.register_post_accumulate_grad_hook(update)
+        return model, optimizers[model.fc1.weight]
+
+    def loop(model, optimizer, recorder):
+        for x, y in data(3):
+            nn.functional.cross_entropy(model(x), y).backward()
+
+    run, seen = twice(tmp_path / "run", build, loop, save=("gradients", "updates"))
+    np.testing.assert_array_equal(run.gradients[:, :35], np.stack(seen.gradients)[:, :35])
+    with pytest.raises(RecordingError, match=r"at step 0 optimizer.step\(\) was called within one"):
+        twice(tmp_path / "refused", build, loop)
+
+
+@pytest.mark.parametrize("name", ["sgd", "fused sgd"])
+def test_gradients_before_clipping_need_the_scaler_that_scales_them(tmp_path, name):
+    with pytest.raises(RecordingError, match=r"GradScaler .* not passed.*state=\{'scaler': scaler"):
+        twice(tmp_path / "run", amp(FUSED[name]), lambda *a: amp_loop(*a, clip=True))
+    loop = amp(FUSED[name], enabled=False)
+    twice(tmp_path / "disabled", loop, lambda *a: amp_loop(*a, clip=True))
 
 
 # --- automatic mixed precision -----------------------------------------------------------------
@@ -342,7 +413,8 @@ def test_a_gradient_that_nobody_saw_arriving_is_not_invented(tmp_path):
             nn.utils.clip_grad_norm_(model.parameters(), 0.01)
             optimizer.step()
 
-    run, seen = twice(tmp_path / "run", build, loop)
+    with pytest.warns(RecordingWarning, match=r"not known at step 1 .*frozen until now"):
+        run, seen = twice(tmp_path / "run", build, loop)
     check_against(run, seen)
     unclipped = run["unclipped_gradients"][:]
     assert not unclipped[0].any()

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
+from phasescope.errors import RecordingError, warn
 from phasescope.trajectory.blocks import Row
 from phasescope.trajectory.channels import Channel
 from phasescope.trajectory.flat import FlatParameters
@@ -58,7 +59,8 @@ class Captures:
         self.watches_backward = UNCLIPPED in self._targets
         # The step whose gradients a backward pass has left, -1 if it was skipped or is done.
         self._arrived = -1
-        self._unseen = False
+        # Whether it was said that the gradient before clipping is not known at some step.
+        self._told = False
 
     def arrive(self, step: int) -> None:
         """A backward pass is over: take what it leaves, before the loop unscales or clips it.
@@ -80,7 +82,6 @@ class Captures:
         gradients_later: bool,
         scale: Tensor | None,
         backward_scale: Tensor | float | None,
-        unfrozen: bool,
     ) -> None:
         """Read what exists before update `step`; with a closure the gradients come later.
 
@@ -89,11 +90,12 @@ class Captures:
             gradients_later: Whether a closure makes them during the update.
             scale: What the gradients are still multiplied with, if a fused optimizer unscales them.
             backward_scale: What the backward passes multiplied the loss with.
-            unfrozen: Whether parameters were frozen until this step. Where no other parameter has
-                a gradient, theirs were not seen arriving.
+
+        Raises:
+            RecordingError: The update is made within a backward pass, and what the passes leave is
+                to be saved.
         """
         self._rows = self._due_rows(step)
-        self._unseen = unfrozen
         flat, optimizer, factor = self._flat, self._optimizer, self._factor
         if not gradients_later:
             self._end_arrivals(step, backward_scale)
@@ -133,22 +135,42 @@ class Captures:
         """No more can arrive for this step: unscale."""
         if not self.watches_backward:
             return
-        seen = step == self._arrived
-        if not seen:  # set by hand
+        if torch._C._current_graph_task_id() != -1:
+            raise RecordingError(
+                f"{UNCLIPPED!r} is the gradient when the backward pass is over, but at step {step} "
+                "optimizer.step() was called within one (by a hook on a parameter). Record "
+                "'gradients', or step after loss.backward()."
+            )
+        unknown = False
+        if step != self._arrived:
+            # No backward pass since the update before. Without any gradient it is zero; one that
+            # was set by hand, or is used twice, may have been clipped since.
+            unknown = self._flat.has_gradients(self._optimizer)
             self.arrive(step)
         for group, summary in self._targets[UNCLIPPED]:
             if group not in self._rows:
                 continue
             target = self._rows[group].pieces("values" if summary is None else UNCLIPPED)
-            if not seen and self._unseen:
+            if unknown:
                 for piece in target:
                     piece.fill_(torch.nan)
+                self._tell_unknown(step)
             elif scale is not None:
                 if target[0].is_pinned():
                     torch.cuda.current_stream().synchronize()
                 for piece in target:
                     piece.div_(scale)
         self.forget()
+
+    def _tell_unknown(self, step: int) -> None:
+        if not self._told:
+            self._told = True
+            warn(
+                f"{UNCLIPPED!r} is not known at step {step} (the first such step) and is recorded "
+                "as NaN: no backward pass since the update before has left the gradient that the "
+                "optimizer consumes. It was set by hand (torch.autograd.grad), used before, or its "
+                "parameters were frozen until now. 'gradients' holds what was consumed."
+            )
 
     def _wanted(self, name: str) -> bool:
         targets = self._targets.get(name)

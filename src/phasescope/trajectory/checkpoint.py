@@ -9,9 +9,11 @@ every process as the part that it holds.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import random
+import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -89,15 +91,28 @@ def take_snapshot(
 
 
 def write_snapshot(folder: Path, step: int, snapshot: Snapshot) -> Path:
-    """Write a state after `step` updates; the checkpoint appears whole or not at all."""
+    """Write a state after `step` updates; the checkpoint appears whole or not at all.
+
+    Raises:
+        OSError: It cannot be written; the folder is as it was.
+    """
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     target = folder / f"{_PREFIX}{step:09d}"
     temporary = folder / f"{target.name}.new"
     shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    save_file(dict(snapshot.tensors), temporary / _TENSORS)
-    write_json(temporary / _TREE, snapshot.tree)
+    try:
+        temporary.mkdir(parents=True)
+        save_file(dict(snapshot.tensors), temporary / _TENSORS)
+        write_json(temporary / _TREE, snapshot.tree)
+    except BaseException as error:
+        # On a full disk this is what would keep run.json from being written.
+        shutil.rmtree(temporary, ignore_errors=True)
+        if isinstance(error, SafetensorError):  # it has the system's error as text only
+            number = re.search(r"os error (\d+)", str(error))
+            raise OSError(int(number[1]) if number else errno.EIO, str(error)) from error
+        raise
     shutil.rmtree(target, ignore_errors=True)
     os.replace(temporary, target)
     return target

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from phasescope.errors import RecordingError, RecordingWarning
+from phasescope.errors import RecordingError, warn
 from phasescope.trajectory import schema
 from phasescope.trajectory.checkpoint import (
     Snapshot,
@@ -177,12 +176,10 @@ class Checkpoints:
         step = newest[0]
         known = (torch.optim.lr_scheduler.LRScheduler, torch.amp.GradScaler)
         if self._rank == 0 and all(isinstance(item, known) for item in self._state.values()):
-            warnings.warn(
+            warn(
                 f"{self._directory} is resumed from step {step} without a data position: the "
                 "run need not be bit-identical to an uninterrupted one. Pass the position in the "
                 "data to promise that: state={'loader': ...}, anything with state_dict().",
-                RecordingWarning,
-                stacklevel=5,
             )
         tree = load_part(self._folder, step, self._rank, sharded=self._sharded)
         if not tree:
@@ -203,12 +200,10 @@ class Checkpoints:
             reason = f"ranks {without} saved no state of their own"
         else:
             return
-        warnings.warn(
+        warn(
             f"{self._directory} is resumed from step {step}, but not bit-identically: {reason}. "
             "Ranks without a state of their own take rank 0's position in the data and keep their "
             "random numbers.",
-            RecordingWarning,
-            stacklevel=6,
         )
 
     def n_bytes(self) -> int:

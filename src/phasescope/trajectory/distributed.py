@@ -6,7 +6,6 @@ Nothing here is a collective, so a process that has no recorder keeps nobody wai
 from __future__ import annotations
 
 import sys
-import warnings
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,7 +17,7 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from phasescope.errors import RecordingError, RecordingWarning
+from phasescope.errors import RecordingError, warn
 
 if TYPE_CHECKING:
     from torch.distributed.fsdp import FSDPModule
@@ -85,13 +84,11 @@ class Attendance:
         if self._rank > 0:
             step = self._note(0, wait=True)
             if step is None and not self._sharded:
-                warnings.warn(
+                warn(
                     f"rank {self._rank} records nothing: only rank 0 writes, but it has no "
                     f"Recorder for {self._directory}. Pass the same directory on every rank. (If "
                     "every process trains a model of its own, record before "
                     "torch.distributed.init_process_group, or without it.)",
-                    RecordingWarning,
-                    stacklevel=2,
                 )
                 return
             self._compare(0, step)

@@ -82,6 +82,11 @@ class FlatParameters:
             found.append(gradient if scale is None else gradient.float() / scale)
         return found
 
+    def has_gradients(self, optimizer: torch.optim.Optimizer) -> bool:
+        """Whether there is anything to consume for the optimizer."""
+        owned = self._owned_by(optimizer)
+        return any(p.grad is not None for p in self.tensors if id(p) in owned)
+
     def _owned_by(self, optimizer: torch.optim.Optimizer) -> set[int]:
         """The ids of the optimizer's parameters; groups may be added while it trains."""
         n = sum(len(group["params"]) for group in optimizer.param_groups)

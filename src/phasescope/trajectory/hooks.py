@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import sys
 from collections.abc import Callable, Iterable
 from typing import Any, cast
 
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
+from phasescope.errors import RecordingError
 from phasescope.trajectory.backward import BackwardEnd
 
 
@@ -71,16 +73,15 @@ class Hooks:
             scaler.__dict__.pop("step", None)
         self._handles, self._scalers = [], []
 
-    def watch_unfrozen(self) -> bool:
+    def watch_unfrozen(self) -> None:
         """Put hooks on the parameters that need a gradient and have none yet, if there are any."""
         if not self._frozen:
-            return False
+            return
         found = [p for p in self._frozen if p.requires_grad]
         self._frozen = [p for p in self._frozen if not p.requires_grad]
         self._handles += [p.register_post_accumulate_grad_hook(self._arrived) for p in found]
         if self._backward is not None:
             self._handles += self._backward.watch(found)
-        return bool(found)
 
     def _before(self, optimizer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self._updates += 1
@@ -122,6 +123,24 @@ def _opaque(hook: Callable[..., None]) -> Any:
         (hidden if torch.compiler.is_compiling() else hook)(optimizer, args, kwargs)
 
     return opaque
+
+
+def check_scaler(scalers: Iterable[torch.amp.GradScaler]) -> None:
+    """Within an update: refuse a gradient scaler that makes it without being among `scalers`.
+
+    Raises:
+        RecordingError: There is one.
+    """
+    codes = (torch.amp.GradScaler.step.__code__, torch.amp.GradScaler._maybe_opt_step.__code__)
+    frame = sys._getframe()
+    while (frame := frame.f_back) is not None:
+        scaler = frame.f_locals.get("self") if frame.f_code in codes else None
+        if scaler is not None and scaler.is_enabled() and scaler not in scalers:
+            raise RecordingError(
+                "the gradient before clipping must be divided by the scale of the gradient scaler, "
+                "but a GradScaler makes the updates that was not passed. Write Recorder(..., "
+                "state={'scaler': scaler})."
+            )
 
 
 def backward_scale(scalers: Iterable[torch.amp.GradScaler]) -> float | None:

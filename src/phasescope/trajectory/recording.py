@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import warnings
 from collections import deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -12,12 +11,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from phasescope.errors import RecordingWarning
+from phasescope.errors import warn
 from phasescope.parameters import named_parameters
 from phasescope.trajectory.checkpoints import Checkpoints
 from phasescope.trajectory.contents import Contents
 from phasescope.trajectory.flat import FlatParameters
-from phasescope.trajectory.hooks import Hooks, backward_scale
+from phasescope.trajectory.hooks import Hooks, backward_scale, check_scaler
 from phasescope.trajectory.optimizers import check_owned
 from phasescope.trajectory.runfile import RunFile
 from phasescope.trajectory.session import Session
@@ -63,6 +62,8 @@ class Recording:
         self._checkpoints = checkpoints
         self._on_failure = on_failure
         self._failure: Exception | None = None
+        # What was raised, and stopped the training if the loop did not catch it.
+        self._raised: Exception | None = None
         self._session = session = Session(directory, self.step, flat, model, optimizer, contents)
         if restored is not None and restored[1]:
             session.load_state(restored[1])
@@ -74,10 +75,10 @@ class Recording:
         # Not empty if what is logged now belongs to the coming update, because a gradient is there.
         # Its `append` is the cheapest hook that there is.
         self._coming: deque[object] = deque(maxlen=1)
-        self._in_step = self._closure = self._warned = False
+        self._begun = self._in_step = self._closure = self._warned = False
         self._ended = self.step
         self._last_flush = time.monotonic()
-        file.write(status="recording", step=self.step, nonfinite=session.nonfinite)
+        self._write_file("recording", None)
         if checkpoints.due(self.step):
             self._take_checkpoint()
         self._hooks = Hooks(
@@ -116,7 +117,7 @@ class Recording:
     def close(self, status: Literal["complete", "interrupted"]) -> None:
         """Write what is still in memory and remove every hook."""
         self._hooks.remove()
-        failure = self._failure
+        failure = self._failure or (self._raised if status == "interrupted" else None)
         try:
             self._finish(status)
         except Exception as error:
@@ -152,17 +153,20 @@ class Recording:
         if len(self._optimizer.param_groups) != self._n_groups:
             check_owned(self._optimizer, named_parameters(self._model))
             self._n_groups = len(self._optimizer.param_groups)
-        unfrozen = self._hooks.watch_unfrozen()
+        self._hooks.watch_unfrozen()
         backward = scale
-        # On a GPU reading it waits for the device.
-        if self._session.captures.watches_backward and self._checkpoints.scalers:
-            backward = backward_scale(self._checkpoints.scalers)
+        if self._session.captures.watches_backward:
+            if not self._begun:
+                self._begun = True
+                check_scaler(self._checkpoints.scalers)
+            # On a GPU reading it waits for the device.
+            if self._checkpoints.scalers:
+                backward = backward_scale(self._checkpoints.scalers)
         self._session.before(
             self.step,
             gradients_later=self._closure,
             scale=scale,
             backward_scale=backward,
-            unfrozen=unfrozen,
         )
 
     def _after_update(self) -> None:
@@ -192,13 +196,12 @@ class Recording:
     def _fail(self, error: Exception) -> None:
         """The recording cannot go on: stop the training too, or warn once."""
         if self._on_failure == "raise":
+            self._raised = error
             raise error
         if self._failure is None:
             self._failure = error
-            warnings.warn(
+            warn(
                 f"recording ended at step {self.step}, the training goes on without it: {error}",
-                RecordingWarning,
-                stacklevel=4,
             )
 
     # --- checkpoints and the end ------------------------------------------------------------
@@ -219,31 +222,32 @@ class Recording:
 
     def _write_end(self, status: str, failure: Exception | None) -> None:
         try:
-            self._file.write(
-                status=status,
-                step=self.step,
-                failure=None if failure is None else str(failure),
-                nonfinite=self._session.nonfinite,
-                missing_gradients=self._flat.missing,
-                densified_gradients=list(self._flat.densified),
-            )
+            self._write_file(status, failure)
         except OSError:
             # On a full disk the file stays as it was, as after a kill: the first error counts.
             if failure is None:
                 raise
 
+    def _write_file(self, status: str, failure: Exception | None) -> None:
+        self._file.write(
+            status=status,
+            step=self.step,
+            failure=None if failure is None else str(failure),
+            nonfinite=self._session.nonfinite,
+            missing_gradients=self._flat.missing,
+            densified_gradients=list(self._flat.densified),
+        )
+
     def _warn_of_length(self) -> None:
         if self._spaced and self.step != self._n_steps:
-            warnings.warn(
+            warn(
                 f"n_steps={self._n_steps} was announced, but the training ended after {self.step} "
                 f"updates: the rows of {self._spaced} are log-spaced over the announced length, "
                 "and none lies beyond it. Pass the number of updates as n_steps, or use every() "
                 "where it is not known.",
-                RecordingWarning,
-                stacklevel=4,
             )
 
     def _warn_nonfinite(self) -> None:
         if self._session.nonfinite and not self._warned:
             self._warned = True
-            warnings.warn(self._session.watch.describe(), RecordingWarning, stacklevel=4)
+            warn(self._session.watch.describe())

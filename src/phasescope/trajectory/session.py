@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from phasescope.errors import RecordingWarning, RunError
+from phasescope.errors import RunError, warn
 from phasescope.trajectory import schema
 from phasescope.trajectory.captures import Captures
 from phasescope.trajectory.channels import Channel, Job, MetricsLog, WriterThread
@@ -97,7 +96,6 @@ class Session:
         gradients_later: bool,
         scale: Tensor | None = None,
         backward_scale: Tensor | float | None = None,
-        unfrozen: bool = False,
     ) -> None:
         """Record what exists before update `step`; see `Captures.before`."""
         self.writer.check()
@@ -109,7 +107,6 @@ class Session:
             gradients_later=gradients_later,
             scale=scale,
             backward_scale=backward_scale,
-            unfrozen=unfrozen,
         )
 
     def after(self, step: int, *, gradients_later: bool) -> None:
@@ -170,12 +167,10 @@ class Session:
             if missing and channel.last_step >= 0:  # a run may begin late
                 gaps.append(f"{group} from {missing[0]} to {missing[-1]}")
         if gaps:
-            warnings.warn(
+            warn(
                 f"the recording is resumed at step {step}, but rows before it are missing: "
                 f"{'; '.join(gaps)}. The checkpoint was written before they were committed: call "
                 "recorder.flush() first.",
-                RecordingWarning,
-                stacklevel=6,
             )
 
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from phasescope.errors import RecordingWarning, RunError
+from phasescope.errors import RunError, warn
 
 FORWARDED = "forwarded.json"
 # Groups of which every row is forwarded. Their rows are in the order of steps.
@@ -100,11 +99,9 @@ class Forwarder:
     def warn(self) -> None:
         """Warn of the sinks that have failed since the last call; for the loop's thread."""
         while self._failures:
-            warnings.warn(
+            warn(
                 f"a sink gets no more values: {self._failures.pop(0)}. The recording itself goes "
                 "on and is complete.",
-                RecordingWarning,
-                stacklevel=2,
             )
 
     def close(self) -> None:
