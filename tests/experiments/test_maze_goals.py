@@ -375,8 +375,9 @@ def planted(setting_name, seed, *, late=None, early=None, controls=None, **chang
             }  # fmt: skip
     centers = changed.pop("centers", [0.2, 0.3, 0.5, 0.8])
     first, second = changed.pop("learned", (40, 160))
-    learned = {"corner": [first, 0, 0], "from the corner": [second, 0, 0]}
-    learned |= {"cheese": [first, 0, 0], "star": [second, 0, 0]}
+    names_of = ("cheese", "star") if stars else ("corner", "from the corner")
+    times = [None if step is None else [step, 0, 0] for step in (first, second)]
+    learned = dict(zip(names_of, times, strict=True))
     spectra = {"centers": centers, "n_early": 4, "n_late": 4}
     still = {"start": {"centers": [0.45, 0.5, 0.55, 0.5 + jitter]}}
     numbers = {
@@ -420,6 +421,9 @@ def test_the_rules_give_the_verdicts_that_they_say():
     assert (found["A24"].verdict, found["A25"].verdict) == ("reproduced", "reproduced")
     assert found["A26"].verdict == "answered"
     assert found["A26"].value == pytest.approx(1.0, abs=0.02)
+    half = [planted(CORNER, s, learned=(40, None if s % 2 else 160)) for s in range(10)]
+    assert verdicts(half)["A24"].verdict == "inconclusive"
+    assert "5 of 10 seeds learned both" in verdicts(half)["A24"].sentence
     few = verdicts(good[:7])
     assert {few[i].verdict for i in ("A24", "A25", "A26")} == {"inconclusive"}
 

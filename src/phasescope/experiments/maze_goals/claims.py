@@ -31,6 +31,8 @@ from phasescope.report import Claim, Verdict
 
 REMOVED, SPARED = 0.5, 0.25
 """Drops from which on a goal counts as removed, and up to which as spared."""
+BOTH = 0.9
+"""Share of the seeds that must have learned both goals."""
 SOUGHT = 0.05
 """Share of levels by which seen cheese must be reached more often than unseen."""
 
@@ -48,10 +50,11 @@ _STATEMENTS = {
 _RULES = {
     "A24": "Two statistics of each seed: the binary logarithm of when the cheese (from the corner) "
     "was learned over when the corner (cheese hidden) was, learned meaning half way from the first "
-    "to the largest share, kept for three rollouts; and the standard deviation of the centres of "
-    "mass of the 10 leading components of normalised gradients (as shares of the training) minus "
-    "the largest of gradients at the policy frozen at the start, in the middle and at the end. "
-    "Reproduced if the 95% intervals of both means lie above 0, refuted if one lies below.",
+    "to the largest share, kept for three rollouts (never: at the last step); and the standard "
+    "deviation of the centres of mass of the 10 leading components of normalised gradients (as "
+    "shares of the training) minus the largest of gradients at the policy frozen at the start, in "
+    "the middle and at the end. Reproduced if the 95% intervals of both means lie above 0 and at "
+    "least nine seeds of ten learned both goals, refuted if one of the intervals lies below.",
     "A25": "Late components (permutation p < .05, later than the null's mean) among the 10 leading "
     "ones of normalised gradients are taken out at strength 1. Drops are shares of what training "
     "added: of cheese reached from the corner, and of the corner reached with the cheese hidden. "
@@ -95,8 +98,9 @@ def _a24(settings: Settings) -> Claim:
         return _missing("A24", CORNER)
     times = OverSeeds.of(runs, lambda r: order(r, CORNER_GOAL, CHEESE_GOAL))
     apart = OverSeeds.of(runs, separation_beyond_frozen)
+    n_both = sum(None not in r.numbers["training"]["learned"].values() for r in runs)
     verdict: Verdict = "inconclusive"
-    if times.low > 0 and apart.low > 0:
+    if times.low > 0 and apart.low > 0 and n_both >= BOTH * len(runs):
         verdict = "reproduced"
     elif times.high < 0 or apart.high < 0:
         verdict = "refuted"
@@ -113,7 +117,8 @@ def _a24(settings: Settings) -> Claim:
         "spread of centres beyond the frozen policies' (share of the training)",
         "gradients at frozen policies (start, middle, end); within a run, permuted steps: of 10 "
         f"components {n_early} are early and {n_late} late at p < .05, .25 each by chance",
-        f"The cheese is learned {times} binary orders of magnitude later than the corner. On "
+        f"The cheese is learned {times} binary orders of magnitude later than the corner; {n_both} "
+        f"of {len(runs)} seeds learned both. On "
         f"conflict levels the agent goes to the corner first in {peak} of them at the most, and in "
         f"{end} at the end. The same separation of updates is {updates}. Any drift of a policy "
         "separates components in time; that they are goals is what A25 and A26 ask.",
