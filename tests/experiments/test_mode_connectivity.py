@@ -110,7 +110,13 @@ def made_up(values: dict[str, float], spread: float = 0.01, n: int = N) -> Resul
         for what in ("mono", "loss", "barrier", "barrier naive", "overlap")
     }
     zero |= {f"hop {name}": 1.0 for name in ("poly to mono", "mono to poly", "random")}
-    zero |= {"hop same basin": 0.0, "tolerance": 0.05, "random rise": 1.0, "away start mono": 0.1}
+    zero |= {
+        "away level": 0.3,
+        "hop same basin": 0.0,
+        "tolerance": 0.05,
+        "random rise": 1.0,
+        "away start mono": 0.1,
+    }
     zero |= {"basins": 3.0, "basins poly": 2.0, "basins mono": 2.0, "levels joined": 0.0}
     zero |= {
         f"{level} {kind} joined": 1.0
@@ -166,6 +172,12 @@ def test_questions_are_answered_with_numbers_and_nulls():
     assert d11.value == pytest.approx(1.0)
     assert "same basin 0" in d11.null
     assert d12.value == pytest.approx(0.7, abs=0.02)
+
+
+def test_fine_tuning_that_stays_where_it_began_answers_nothing():
+    found = claim([made_up({"away barrier naive": 0.01})], "D12")
+    assert found.verdict == "inconclusive"
+    assert "The start was left in 0 " in found.sentence
 
 
 def test_a_basin_that_no_pull_reaches_has_no_number_but_a_sentence():

@@ -25,6 +25,8 @@ from phasescope.models import feature_outputs
 
 MATCHED = 0.02
 """Largest relative difference of two held-out losses that count as equal."""
+CONTRAST = 0.1
+"""Least difference of mono/N by which a start and a target can be told apart."""
 
 
 class Between:
@@ -208,7 +210,9 @@ class Between:
 
         def landed(state: State) -> bool:
             mono = self.mono(state)
-            near = abs(mono - goal) <= abs(mono - origin)
+            # Two models that are alike in this, such as forks, are told apart by the barrier alone.
+            alike = abs(goal - origin) < CONTRAST
+            near = alike or abs(mono - goal) <= abs(mono - origin)
             return near and self.barrier(state, target, 9) <= self.tolerance
 
         found = hop_strength(
@@ -235,8 +239,8 @@ class Between:
             start,
             itertools.islice(self.batches(2), self.config.away_steps),
             level=level,
-            lr=self.config.sgd_rate,
-            momentum=0.0,
+            lr=self.config.sgd_rate / 2,
+            momentum=0.9,
             seed=self.seed,
         ).state
         on = pulled(
@@ -247,10 +251,12 @@ class Between:
             strength=0.0,
             n_pull=0,
             n_release=self.config.away_steps,
-            lr=self.config.sgd_rate,
+            lr=self.config.sgd_rate / 2,
+            momentum=0.9,
         )
         independent = self.family.records["poly both"][-1]
         self.found["away start mono"] = self.mono(start)
+        self.found["away level"] = level
         for name, state in (("away", away), ("on", on), ("independent", independent)):
             self.found[f"{name} mono"] = self.mono(state)
             self.found[f"{name} loss"] = self.family.measure(state)["loss"]

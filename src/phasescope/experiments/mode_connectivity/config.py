@@ -110,7 +110,8 @@ RESNET = Config(
     width=16,
     optimizer="sgd",
     learning_rate=0.1,
-    n_epochs=10,
+    n_epochs=5,
+    n_points=5,
 )
 DECAY_BOTH = replace(TOY, decay_both=True)
 # The table as published: all 60,000 images, 512 neurons, batches of 500.
