@@ -132,9 +132,11 @@ def bias_against_selectivity(
         col=2,
     )
     dotted = {"width": 1.2, "dash": "dot"}
-    figure.add_vline(threshold, line={"color": VERMILLION, **dotted}, row=1, col=1)
+    left: dict[str, Any] = {"row": 1, "col": 1}  # plotly's own annotation asks for strings
+    right: dict[str, Any] = {"row": 1, "col": 2}
+    figure.add_vline(threshold, line={"color": VERMILLION, **dotted}, **left)
     if n_features is not None:
-        figure.add_vline(n_features, line={"color": INK, **dotted}, row=1, col=2)
+        figure.add_vline(n_features, line={"color": INK, **dotted}, **right)
     figure.add_hline(0, line={"color": INK, "width": 0.8})
     figure.update_xaxes(title_text="share of its strongest feature", range=[-0.03, 1.03], col=1)
     figure.update_xaxes(title_text="neurons, by their bias", col=2)
