@@ -346,3 +346,14 @@ def test_a_seed_that_diverges_is_measured_up_to_there_and_spares_the_others(tmp_
         assert seed.numbers["measures"]["steps"][-1] < step
         assert seed.numbers["final"]["train_loss"] > 0
     json.dumps(grokking.for_storage([result]), allow_nan=False)
+
+
+@pytest.mark.slow
+def test_the_default_network_groks_and_becomes_a_clock(tmp_path: Path):
+    result = grokking.run(replace(grokking.DEFAULT, seed=100), tmp_path)
+    numbers = result.numbers
+    assert numbers["times"]["grokked"] < 1000
+    assert numbers["final_measures"]["cube_fve"] > 0.9
+    assert numbers["untrained"]["cube_fve"] < 0.05
+    names = [phase["name"] for phase in numbers["phases"]]
+    assert names[:3] == ["memorisation", "circuit formation", "clean-up"]
