@@ -109,6 +109,19 @@ def test_claims_show_value_interval_unit_seeds_null_and_verdict(tmp_path: Path):
         assert part in text
 
 
+def test_claims_on_which_runs_say_nothing_are_folded_behind_the_others(tmp_path: Path):
+    silent = sample.CLAIMS[4]
+    assert silent.n_seeds == 0
+    some = written(tmp_path, claims=[silent, sample.claim()])
+    shown, folded = some.split("<details>")
+    assert "1 more claim on which these runs say nothing" in folded
+    assert f"<strong>{silent.id}</strong>" in folded
+    assert f"<strong>{silent.id}</strong>" not in shown
+    assert "91.25 [84, 97.5]" in shown
+    assert "<details open>" in written(tmp_path, claims=[silent])
+    assert "<details" not in written(tmp_path, claims=[sample.claim()])
+
+
 def test_configuration_shows_nested_names_and_numbers_as_they_are(tmp_path: Path):
     text = written(tmp_path)
     for name, value in {"optimizer.lr": "0.1", "hidden": "[128]", "clip": "inf"}.items():
