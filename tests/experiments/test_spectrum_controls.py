@@ -1,3 +1,4 @@
+import json
 from dataclasses import asdict, replace
 
 import numpy as np
@@ -434,6 +435,15 @@ def test_incomplete_axes_other_data_and_few_seeds_give_no_verdict():
     for run in runs:
         run.numbers["members"] = run.numbers["members"][:9]
     assert set(verdicts(runs).values()) <= {"inconclusive"}
+
+
+def test_a_training_that_diverges_at_once_leaves_no_number_that_json_cannot_hold(tmp_path):
+    config = replace(
+        experiment.SMOKE, optimizer="adam", learning_rate=1e30, momentum=0.0, beta2=0.0
+    )
+    found = experiment.run(config, tmp_path)
+    assert all(member["diverged"] for member in found.numbers["members"])
+    json.dumps(found.numbers, allow_nan=False)
 
 
 def test_levels_at_which_a_training_diverged_are_left_out_and_named():

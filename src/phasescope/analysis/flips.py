@@ -39,7 +39,10 @@ class FlipRankTest:
     """Components above the singular values of sign-flipped copies."""
 
     rank: int
-    """Number of components that stand above."""
+    """Number of components that stand above; a lower bound unless `converged`."""
+    first_rank: int
+    """The same before anything was deflated. Correlated noise has no floor at which deflation ends:
+    its `rank` runs towards the number of steps, and this is the count to report."""
     observed: Float64[Tensor, " k"]
     """Singular values of the data, descending."""
     thresholds: Float64[Tensor, " k"]
@@ -108,7 +111,10 @@ def flip_rank_test(
     Strong components inflate the copies, since flipping spreads their energy over the noise. So
     whatever was found is projected out in time, as is a mean over steps that the centring subtracts
     and that stands out in turn, and the residual is flipped; until nothing more is found. There the
-    copies are projected like the residual, and their rows scaled to its norms.
+    copies are projected like the residual, and their rows scaled to its norms. Where the noise is
+    correlated, as that of minibatches is, every round finds more of it: the rounds run out
+    (`converged` is False) at a rank near the number of steps that says nothing. Report
+    `first_rank` there, the count before deflation, beside that of frozen weights.
 
     Normalise the steps unless you have a reason: with unequal norms the copies' edge is that of the
     loudest steps, and everything in the quieter ones is missed. The test says that there is linear
@@ -201,7 +207,7 @@ def flip_rank_test(
         shares.append(_mean_share(_prepared(copy, found)))
     surrogates = torch.stack(spectra)
     thresholds = _thresholds(surrogates, order, rule)
-    rank = _count(whole, thresholds, 0, rule)
+    rank = first_rank = _count(whole, thresholds, 0, rule)
     mean = center in ("steps", "both") and own_share > sorted(shares)[order - 1]
     residual_surrogates, deflated, converged = surrogates, 0, rank == 0 and not mean
     for round_ in range(1, max_deflations + 1):
@@ -220,8 +226,8 @@ def flip_rank_test(
     deflated_mean = residual_surrogates is not surrogates and center in ("steps", "both")
     level = (n_surrogates - order + 1) / (n_surrogates + 1)
     return FlipRankTest(
-        rank, whole.S, thresholds, surrogates.median(0).values, surrogates, residual_surrogates,
-        deflated, deflated_mean, converged, rule, level, whole.steps, center, normalize,
+        rank, first_rank, whole.S, thresholds, surrogates.median(0).values, surrogates,
+        residual_surrogates, deflated, deflated_mean, converged, rule, level, whole.steps, center, normalize,
         equalize, whole.n_columns, seed,
     )  # fmt: skip
 

@@ -107,7 +107,7 @@ def compare_with_frozen(
 
     Raises:
         ValueError: The two have different parameters, there are fewer frozen gradients than steps,
-            one of them is zero, or the trajectory is constant.
+            one of them is zero, or the trajectory or the frozen gradients are constant.
 
     Example:
         >>> from phasescope.analysis.gram import gram
@@ -135,6 +135,12 @@ def compare_with_frozen(
         raise ValueError(
             "every frozen gradient needs a norm above zero, but "
             f"{int((frozen.K.diagonal() <= 0).sum())} have none. Check the loss and the batches."
+        )
+    others = spectrum(frozen, center="steps", time_vectors=False)
+    if n > 1 and not float(others.S[0]) > others.resolution:
+        raise ValueError(
+            f"the frozen gradients must differ, but all {n} are alike: a full batch, or one batch "
+            "again and again, has no minibatch noise. Draw another batch for each."
         )
     generator = torch.Generator().manual_seed(seed)
     spectra = []

@@ -119,16 +119,17 @@ def count_above(S: Float[Tensor, " k"], threshold: float = 0.1) -> int:
         The count, between 0 and k.
 
     Raises:
-        ValueError: The values are not usable, or the threshold is negative.
+        ValueError: The values are not usable, or the threshold is no share of the largest.
 
     Example:
         >>> count_above(torch.tensor([1.0, 0.5, 0.1, 0.01]))
         2
     """
     _check(S)
-    if not threshold >= 0:
+    if not 0 <= threshold <= 1:
         raise ValueError(
-            f"threshold must be a fraction >= 0 of the largest value, but {threshold} arrived."
+            f"threshold must be a fraction between 0 and 1 of the largest value, but {threshold} "
+            "arrived. Write 10% as 0.1."
         )
     return int((S.double() > threshold * (1 + _ON_THRESHOLD) * S.double().max()).sum())
 

@@ -101,6 +101,11 @@ def spectrum(
         >>> spectrum(g, steps=slice(1, None)).S
         tensor([2., 1.], dtype=torch.float64)
     """
+    if not isinstance(gram, Gram):
+        raise TypeError(
+            f"spectrum takes a Gram matrix, but a {type(gram).__name__} arrived. Make one of steps × "
+            "parameters with phasescope.gram(A)."
+        )
     rows = select_steps(gram.steps, steps).sort().values
     norms = gram.K.diagonal()[rows].sqrt()
     K = subtract_parameter_means(gram, center)[rows[:, None], rows]
@@ -155,6 +160,11 @@ def norm_null(spectrum: Spectrum) -> NormNull:
         >>> norm_null(spectrum(gram(torch.tensor([[1.0, 0.0], [2.0, 0.0]])))).S
         tensor([2., 1.], dtype=torch.float64)
     """
+    if not isinstance(spectrum, Spectrum):
+        raise TypeError(
+            f"norm_null takes a Spectrum, but a {type(spectrum).__name__} arrived. Make one with "
+            "phasescope.spectrum(phasescope.gram(A))."
+        )
     a = spectrum.centered_norms
     if spectrum.normalize:
         a = torch.ones_like(a)
@@ -272,6 +282,12 @@ def check_resolved(spectrum: Spectrum, k: int) -> None:
     """Raise unless the first k singular values stand above the rounding of the Gram matrix."""
     resolved = int((spectrum.resolution < spectrum.S).sum())
     check_not_constant(spectrum)
+    if k > len(spectrum.S):
+        raise ValueError(
+            f"k must be between 1 and {resolved}, but k={k} arrived: {len(spectrum.steps)} steps of "
+            f"{spectrum.n_columns} parameters have no more than {len(spectrum.S)} components. Ask "
+            "for fewer, or record more steps."
+        )
     if not 1 <= k <= resolved:
         raise ValueError(
             f"k must be between 1 and {resolved}, the number of singular values above the rounding "

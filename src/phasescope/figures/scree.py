@@ -111,6 +111,11 @@ def scree(
             "the thresholds of scree must be fractions between 0 and 1 of the largest singular "
             f"value, but are {tuple(thresholds)}. Write 10% as 0.1."
         )
+    if not isinstance(spectrum, Spectrum):
+        raise TypeError(
+            f"scree draws a Spectrum, but a {type(spectrum).__name__} arrived. Make one with "
+            "phasescope.spectrum(phasescope.gram(A))."
+        )
     nulls = [] if null is None else [null] if isinstance(null, Null) else list(null)
     for one in nulls:
         check_same_rows(spectrum, one, "scree", _KINDS[type(one)].advice)
@@ -124,7 +129,7 @@ def scree(
         flips = isinstance(one, FlipRankTest)
         curves.append(np.asarray(one.S) / unit if flips else _relative(one.S))
         kind = _KINDS[type(one)].name
-        name = f"{kind}: rank {one.rank}" if isinstance(one, FlipRankTest) else kind
+        name = f"{kind}: {_rank(one)}" if isinstance(one, FlipRankTest) else kind
         figure.add_trace(_points(curves[-1], name, color, symbol))
         if isinstance(one, FlipRankTest):
             figure.add_trace(_threshold_line(np.asarray(one.thresholds) / unit, color))
@@ -168,6 +173,13 @@ def scree(
         ),
         height=_HEIGHT + _LEGEND_ROW * (len(curves) > 2 or edges is not None),
     )
+
+
+def _rank(test: FlipRankTest) -> str:
+    """Rank of a flip test; where deflation did not end, the count before it as well."""
+    if test.converged:
+        return f"rank {test.rank}"
+    return f"rank {test.first_rank}, with deflation ≥ {test.rank}"
 
 
 def _check_same_matrix(spectrum: Spectrum, null: Null) -> None:

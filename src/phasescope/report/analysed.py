@@ -12,6 +12,7 @@ from phasescope.analysis.gram import Gram, gram
 from phasescope.analysis.ranks import rank_summary
 from phasescope.analysis.spectrum import spectrum
 from phasescope.report.nulls import (
+    THRESHOLDS,
     null_counts,
     null_lines,
     null_seconds,
@@ -55,11 +56,15 @@ class Analysed:
             table.add_row(name, *cells, *ranks, str(row["k90"]), str(row["k99"]))
         return table
 
+    def _null(self) -> str:
+        if "null_counts" in self.nulls:
+            return "of random walks of the same increments (median of the draws)"
+        return "if the steps had these norms and nothing in common"
+
     def text(self) -> str:
         """What stands below the table."""
         first = (
-            "null: the count if the steps had these norms and nothing in common; PR: participation "
-            "ratio"
+            f"null: the count {self._null()}; PR: participation ratio"
         )
         return "\n".join([first, *null_lines(self.nulls)])
 
@@ -107,13 +112,17 @@ def analysed(
         others = _other_nulls(
             recorded, matrix, series, why, lambda s, what: tell(share + (1 - share) * s, what)
         )
+    walks = others.get("null_counts")
     rows = {
         f"{'centred' if center == 'steps' else 'raw'}{', steps normalised' if unit else ''}": (
-            rank_summary(spectrum(matrix, center=center, normalize=unit)).to_dict()
+            rank_summary(spectrum(matrix, center=center, normalize=unit), THRESHOLDS).to_dict()
         )
-        for unit in (False, True)
+        # Points of a path have no direction of their own to normalise.
+        for unit in ((False,) if walks else (False, True))
         for center in ("none", "steps")
     }
+    for name, counts in (walks or {}).items():
+        rows[name]["null_counts"] = counts
     T, P = recorded.shape
     return Analysed(f"{run} {series}: {T} steps x {P:,} columns", rows, others)
 

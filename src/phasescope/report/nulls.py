@@ -13,6 +13,7 @@ from phasescope.analysis.columns import StepMatrix
 from phasescope.analysis.flips import FlipRankTest, flip_rank_test
 from phasescope.analysis.gram import Gram, gram
 from phasescope.analysis.located import LocatedComponents, located_components
+from phasescope.analysis.ranks import count_above
 from phasescope.analysis.paths import path_p_values, path_walk_null
 from phasescope.analysis.spectrum import Spectrum, spectrum
 from phasescope.analysis.walks import WalkNull
@@ -23,7 +24,9 @@ CHEAP = 60.0
 # Two flip tests of 19 copies and the data, in two rounds each, a copy at 1.3 Gram matrices; the
 # readings for equalising and whitening.
 _GRAMS = 2 * 2 * 20 * 1.3 + 6
+THRESHOLDS = (0.05, 0.1, 0.15)
 _FEWEST_STEPS = 4
+_MANY = 0.1  # of the steps: formulas for the overlaps assume few components
 _OPTIONS: dict[str, Any] = {"center": "steps", "normalize": True}
 
 
@@ -44,8 +47,12 @@ class NullCounts:
         """What a table and a JSON file show."""
         return {
             "flip_rank": self.flips.rank,
+            "flip_first_rank": self.flips.first_rank,
             "flip_rank_converged": self.flips.converged,
             "equalized_flip_rank": self.equalized.rank,
+            "equalized_flip_first_rank": self.equalized.first_rank,
+            "equalized_flip_rank_converged": self.equalized.converged,
+            "n_steps": len(self.flips.steps),
             "detected": self.located.n_detected,
             "located": self.located.n_located,
             "level": self.flips.level,
@@ -117,8 +124,8 @@ def path_beside_walks(A: StepMatrix) -> tuple[Spectrum, WalkNull, dict[str, Any]
         A: Points × columns: weights, logits or losses.
 
     Returns:
-        Spectrum and null, centred over steps, and the shares of the first components with the 95 %
-        range of the walks and p-values.
+        Spectrum and null, centred over steps; and the shares of the first components with the 95 %
+        range of the walks and p-values, and how many values of the walks exceed the thresholds.
 
     Raises:
         ValueError: There are too few points, or they do not move.
@@ -134,7 +141,13 @@ def path_beside_walks(A: StepMatrix) -> tuple[Spectrum, WalkNull, dict[str, Any]
     k = min(3, len(found.S))
     shares = found.S**2 / (found.S**2).sum()
     ends = null.shares[:, :k].quantile(torch.tensor([0.025, 0.975]).double(), dim=0)
+    raw = path_walk_null(g, center="none")
     return found, null, {
+        "n_draws": len(null.draws),
+        "null_counts": {
+            "raw": [count_above(raw.S, level) for level in THRESHOLDS],
+            "centred": [count_above(null.S, level) for level in THRESHOLDS],
+        },
         "shares": shares[:k].tolist(),
         "walk_low": ends[0].tolist(),
         "walk_high": ends[1].tolist(),
@@ -158,22 +171,37 @@ def null_lines(numbers: dict[str, Any]) -> list[str]:
     if "skipped" in numbers:
         return [f"other nulls: {numbers['skipped']}"]
     if "shares" in numbers:
+        least = 2 / (numbers["n_draws"] + 1)
         rows = zip(*(numbers[key] for key in ("shares", "walk_low", "walk_high", "p")), strict=True)
         shown = (
-            f"{100 * share:.1f}% (walks {100 * low:.1f} to {100 * high:.1f}%, p = {p:.2g})"
+            f"{100 * share:.1f}% (walks {100 * low:.1f} to {100 * high:.1f}%, "
+            f"p = {p:.2g}{', the least that the draws can give' if p <= least else ''})"
             for share, low, high, p in rows
         )
         return [f"variance of the first components, centred: {', '.join(shown)}"]
-    more = "" if numbers["flip_rank_converged"] else " or more"
+    many = numbers["equalized_flip_rank"] > _MANY * numbers["n_steps"]
     return [
         f"components above random signs (centred, steps normalised, level {numbers['level']:g}): "
-        f"{numbers['flip_rank']}{more}; with every parameter scaled alike: "
-        f"{numbers['equalized_flip_rank']}",
+        f"{_flip_counts(numbers, 'flip_')}; with every parameter scaled alike: "
+        f"{_flip_counts(numbers, 'equalized_flip_')}",
         f"of the whitened trajectory: {numbers['detected']} detected (their time profile means "
-        f"something), {numbers['located']} located (half of their parameter vector is signal)",
+        f"something), {numbers['located']} located (half of their parameter vector is signal"
+        + (
+            "; so many of few steps mix with their neighbours: read them as one subspace)"
+            if many
+            else ")"
+        ),
         "minibatch noise is correlated and counts as structure here: compare_with_frozen tells "
         f"what training added ({numbers['seconds']:.0f} s)",
     ]
+
+
+def _flip_counts(numbers: dict[str, Any], name: str) -> str:
+    """The count of a flip test before deflation and after it."""
+    first, rank = numbers[f"{name}first_rank"], numbers[f"{name}rank"]
+    if not numbers[f"{name}rank_converged"]:
+        return f"{first}, and {rank} or more once these are projected out (it does not end)"
+    return str(rank) if first == rank else f"{first}, and {rank} once these are projected out"
 
 
 def too_dear(seconds: float, n_steps: int, how: str) -> str | None:

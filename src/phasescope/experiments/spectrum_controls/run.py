@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -49,7 +48,8 @@ def run(config: Config, directory: Path, *, progress: Progress | None = None) ->
         tell(0.15 + 0.85 * i / config.n_seeds, "counting")
         row: dict[str, Any] = {"seed": seed, "diverged": trained.diverged[i]}
         row["test_accuracy"] = accuracy[i]
-        row["first_loss"], row["last_loss"] = float(trained.first_loss[i]), _loss(trained, i)
+        row["first_loss"] = _finite(trained.first_loss[i])
+        row["last_loss"] = _finite(trained.last_loss[i])
         if not trained.diverged[i]:
             grads = trained.gradients[i]
             row |= _measured(config, seed, grads, start[i], end[i])
@@ -68,9 +68,8 @@ def load(config: Config, directory: Path, numbers: dict[str, Any]) -> Results:
     return Results(config, numbers)
 
 
-def _loss(trained: Any, member: int) -> float | None:
-    loss = float(trained.last_loss[member])
-    return loss if math.isfinite(loss) else None
+def _finite(loss: Tensor) -> float | None:
+    return float(loss) if bool(loss.isfinite()) else None
 
 
 def _measured(
