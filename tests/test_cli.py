@@ -111,8 +111,13 @@ def test_analyse_says_what_other_nulls_leave_and_when_it_leaves_them_out(
     assert main(["analyse", run, "--nulls", "no"]) == 0
     assert "other nulls: not asked for (--nulls yes)" in capsys.readouterr().out
     assert main(["analyse", run, "--series", "weights", "--json"]) == 0
-    nulls = json.loads(capsys.readouterr().out)["nulls"]
-    assert len(nulls["shares"]) == len(nulls["p"]) == 3
+    found = json.loads(capsys.readouterr().out)
+    assert len(found["nulls"]["shares"]) == len(found["nulls"]["p"]) == 3
+    assert set(found) == {"raw", "centred", "nulls"}
+    # The increments lie along one direction, and so do walks of them: the norms alone say 31.
+    assert 1 <= found["centred"]["null_counts"][1] <= 6
+    assert main(["analyse", run, "--series", "weights"]) == 0
+    assert "random walks of the same increments" in capsys.readouterr().out
     output = tmp_path / "report.html"
     assert main(["report", run, "-o", str(output)]) == 0
     text = output.read_text(encoding="utf-8")

@@ -29,6 +29,7 @@ from phasescope.report import load_results
 from phasescope.sweeps import Outcome, Progress, RunProgress, distributed_gram, grid, grid_points
 from phasescope.sweeps import sweep as start_sweep
 from phasescope.sweeps.cluster import connect, cores, threads_per_run, usable_workers
+from phasescope.sweeps.command import sweep_command
 from phasescope.sweeps.gram import ColumnWindow, Passes
 from phasescope.sweeps.outcome import seconds_left
 from phasescope.sweeps.progress import line, shown
@@ -183,6 +184,17 @@ def test_an_interrupted_sweep_stops_its_runs_and_goes_on_where_it_was(sweep, tmp
     assert outcomes[0].seconds is None
     assert [o.results.numbers["starts"] for o in outcomes] == [1, 2, 2]
     assert [o.results.numbers["first step"] for o in outcomes] == [0, 10, 10]
+
+
+def test_the_command_takes_sigterm_for_an_interrupt_while_it_sweeps(tmp_path, monkeypatch):
+    def terminated(*arguments, **options):
+        signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr("phasescope.sweeps.command.sweep", terminated)
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(KeyboardInterrupt):
+        sweep_command(["sweep_experiment", "--directory", str(tmp_path)], (), "default")
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_progress_counts_runs_and_estimates_the_time_left(sweep, tmp_path):

@@ -231,3 +231,13 @@ def test_values_that_are_not_finite_are_named(equalize: bool):
     A[3, 7] = torch.inf
     with pytest.raises(ValueError, match=r"step 3 \(row 3\) holds inf in column 7"):
         flip_rank_test(A, normalize=equalize, equalize=equalize)
+
+
+def test_deflation_of_correlated_noise_does_not_end_and_the_first_count_is_kept():
+    scales = torch.linspace(1, 0.05, 60)[:, None]
+    rows = noise(40, 60, seed=3) @ (scales * noise(60, 800, seed=4))
+    once = flip_rank_test(rows, normalize=True, max_deflations=0)
+    found = flip_rank_test(rows, normalize=True, max_deflations=2)
+    assert once.first_rank == once.rank == found.first_rank
+    assert found.rank > found.first_rank
+    assert not found.converged

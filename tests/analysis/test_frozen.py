@@ -129,3 +129,10 @@ def test_constant_gradients_have_no_spectrum_to_compare():
         compare_with_frozen(constant, gram(noise(20, 50)), center="steps")
     with pytest.raises(ValueError, match="they are constant"):
         effective_dimension(spectrum(constant, center="steps"))
+
+
+@pytest.mark.parametrize("normalize", [False, True])
+def test_frozen_gradients_that_are_all_alike_are_refused(normalize: bool):
+    alike = torch.ones(40, 1).double() @ noise(1, 300, seed=2)
+    with pytest.raises(ValueError, match=r"must differ, but all 40 are alike: a full batch"):
+        compare_with_frozen(gram(noise(20, 300)), gram(alike), center="steps", normalize=normalize)

@@ -1,5 +1,8 @@
 """Singular values and vectors from the Gram matrix: against dense ones and planted answers."""
 
+import subprocess
+import sys
+
 import hypothesis.strategies as st
 import numpy as np
 import pytest
@@ -333,3 +336,31 @@ def test_a_gram_made_by_hand_is_enough():
     K = torch.diag(torch.tensor([4.0, 9.0], dtype=torch.float64))
     made = Gram(K, torch.arange(2), torch.zeros(2, dtype=torch.float64), 10)
     assert spectrum(made).S.tolist() == [3.0, 2.0]
+
+
+def test_more_components_than_steps_or_parameters_can_have_are_refused_as_such():
+    A = torch.randn(20, 300, generator=torch.Generator().manual_seed(0))
+    with pytest.raises(ValueError, match=r"k=21 arrived: 20 steps of 300 parameters have no more"):
+        parameter_vectors(A, spectrum(gram(A)), 21)
+
+
+WRONG_OBJECTS = """
+import torch
+import phasescope as ps
+A = torch.eye(3)
+for call, arrived in ((ps.spectrum, A), (ps.norm_null, ps.gram(A)), (ps.figures.scree, ps.gram(A))):
+    try:
+        call(arrived)
+    except TypeError as error:
+        print(error)
+"""
+
+
+def test_a_matrix_instead_of_its_gram_matrix_or_spectrum_is_refused_with_what_to_call():
+    # In a process of its own: here the annotations are checked before the functions are.
+    command = [sys.executable, "-c", WRONG_OBJECTS]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    assert "spectrum takes a Gram matrix, but a Tensor arrived" in said[0]
+    assert "norm_null takes a Spectrum, but a Gram arrived" in said[1]
+    assert "scree draws a Spectrum, but a Gram arrived" in said[2]
+    assert all("phasescope.gram(A)" in line for line in said)

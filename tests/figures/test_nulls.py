@@ -154,3 +154,9 @@ def test_overlaps_are_filled_where_a_component_is_detected():
     assert "1 components are detected" in figure.layout.meta["seen"]
     with pytest.raises(ValueError, match="at least one component, but got k=0"):
         figures.component_overlaps(located, 0)
+
+
+def test_a_flip_test_whose_deflation_did_not_end_says_so(data, spectrum, flips):
+    unending = dataclasses.replace(flips, converged=False, first_rank=1, rank=7)
+    names = [trace.name for trace in figures.scree(spectrum, unending).data]
+    assert "random signs: rank 1, with deflation ≥ 7" in names

@@ -63,9 +63,7 @@ class Analysed:
 
     def text(self) -> str:
         """What stands below the table."""
-        first = (
-            f"null: the count {self._null()}; PR: participation ratio"
-        )
+        first = f"null: the count {self._null()}; PR: participation ratio"
         return "\n".join([first, *null_lines(self.nulls)])
 
 

@@ -13,8 +13,8 @@ from phasescope.analysis.columns import StepMatrix
 from phasescope.analysis.flips import FlipRankTest, flip_rank_test
 from phasescope.analysis.gram import Gram, gram
 from phasescope.analysis.located import LocatedComponents, located_components
-from phasescope.analysis.ranks import count_above
 from phasescope.analysis.paths import path_p_values, path_walk_null
+from phasescope.analysis.ranks import count_above
 from phasescope.analysis.spectrum import Spectrum, spectrum
 from phasescope.analysis.walks import WalkNull
 from phasescope.analysis.whitening import whitened_gram

@@ -1,11 +1,14 @@
 """``phasescope sweep EXPERIMENT``: the flags are the fields of the experiment's configuration."""
 
+import contextlib
 import dataclasses
 import importlib
 import importlib.util
+import signal
 import sys
+import threading
 import typing
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -209,7 +212,8 @@ def _watched(
                     _write(experiment, name, preset, ended, directory)
 
         try:
-            outcomes = sweep(experiment, configs, directory, watch=watch, **options)
+            with _stopped_by_sigterm():
+                outcomes = sweep(experiment, configs, directory, watch=watch, **options)
         except KeyboardInterrupt:
             if last is not None:
                 sys.stderr.write(
@@ -219,6 +223,19 @@ def _watched(
                 )
             raise
     return outcomes
+
+
+@contextlib.contextmanager
+def _stopped_by_sigterm() -> Iterator[None]:
+    """SIGTERM, as `timeout` and batch systems send it, ends a sweep as Ctrl-C does."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _write(
