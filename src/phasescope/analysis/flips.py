@@ -227,8 +227,8 @@ def flip_rank_test(
     level = (n_surrogates - order + 1) / (n_surrogates + 1)
     return FlipRankTest(
         rank, first_rank, whole.S, thresholds, surrogates.median(0).values, surrogates,
-        residual_surrogates, deflated, deflated_mean, converged, rule, level, whole.steps, center, normalize,
-        equalize, whole.n_columns, seed,
+        residual_surrogates, deflated, deflated_mean, converged, rule, level, whole.steps, center,
+        normalize, equalize, whole.n_columns, seed,
     )  # fmt: skip
 
 

@@ -103,8 +103,8 @@ def spectrum(
     """
     if not isinstance(gram, Gram):
         raise TypeError(
-            f"spectrum takes a Gram matrix, but a {type(gram).__name__} arrived. Make one of steps × "
-            "parameters with phasescope.gram(A)."
+            f"spectrum takes a Gram matrix, but a {type(gram).__name__} arrived. Make one of steps "
+            "× parameters with phasescope.gram(A)."
         )
     rows = select_steps(gram.steps, steps).sort().values
     norms = gram.K.diagonal()[rows].sqrt()
@@ -284,8 +284,8 @@ def check_resolved(spectrum: Spectrum, k: int) -> None:
     check_not_constant(spectrum)
     if k > len(spectrum.S):
         raise ValueError(
-            f"k must be between 1 and {resolved}, but k={k} arrived: {len(spectrum.steps)} steps of "
-            f"{spectrum.n_columns} parameters have no more than {len(spectrum.S)} components. Ask "
+            f"k must be between 1 and {resolved}, but k={k} arrived: {len(spectrum.steps)} steps "
+            f"of {spectrum.n_columns} parameters have no more than {len(spectrum.S)} components. Ask "
             "for fewer, or record more steps."
         )
     if not 1 <= k <= resolved:
