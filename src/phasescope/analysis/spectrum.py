@@ -285,8 +285,8 @@ def check_resolved(spectrum: Spectrum, k: int) -> None:
     if k > len(spectrum.S):
         raise ValueError(
             f"k must be between 1 and {resolved}, but k={k} arrived: {len(spectrum.steps)} steps "
-            f"of {spectrum.n_columns} parameters have no more than {len(spectrum.S)} components. Ask "
-            "for fewer, or record more steps."
+            f"of {spectrum.n_columns} parameters have no more than {len(spectrum.S)} components. "
+            "Ask for fewer, or record more steps."
         )
     if not 1 <= k <= resolved:
         raise ValueError(
