@@ -30,6 +30,7 @@ N_COMPONENTS = 5  # the source's count, and how many components are looked at on
 N_PROFILES = 6  # of gradients
 FEWEST_STEPS = 2 * WINDOW + 3  # what turns of a path need
 _N_DRAWS = 99  # of walks and of random directions
+_DEFLATIONS = 3  # rounds of 20 Gram matrices; what is strong is found in the first ones
 _MASK = 6.0  # squared norm of the 3 × 3 causal mask that a state dict has beside the weights
 _THRESHOLD = 0.1
 _CENTERS: dict[str, Center] = {"raw": "none", "centred": "steps"}
@@ -156,7 +157,9 @@ def gradient_counts(gradients: StepMatrix, *, seed: int) -> dict[str, Any]:
     gram = ps.gram(gradients)
     raw = ps.spectrum(gram, time_vectors=False)
     norms = ps.norm_null(raw)
-    flips = ps.flip_rank_test(gradients, center="steps", normalize=True, seed=seed)
+    flips = ps.flip_rank_test(
+        gradients, center="steps", normalize=True, max_deflations=_DEFLATIONS, seed=seed
+    )
     unit = ps.spectrum(gram, center="steps", normalize=True, time_vectors=False)
     return {
         "count": ps.count_above(raw.S, _THRESHOLD),
