@@ -32,7 +32,7 @@ class MeanSquaredDisplacement:
     n_pairs: Int64[Tensor, " L"]
     """Pairs of points in the bin; they overlap, so they are not independent."""
     exponent: float
-    """α of ⟨‖w(t + τ) − w(t)‖²⟩ ∝ τ^α: 1 diffusive, 2 ballistic, 0 for noise around a point."""
+    """Its power of the lag; 1 is diffusive, 2 ballistic, 0 noise around a point."""
     walk_exponents: Float64[Tensor, " D"]
     """The same of walks made of the path's own increments with random signs."""
     p_value: float

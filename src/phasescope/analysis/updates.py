@@ -79,7 +79,7 @@ class UpdateStatistics:
 
     @property
     def per_parameter(self) -> Float64[Tensor, "n changes"]:
-        """Squared change over the number of parameters: what the per-component post plots."""
+        """Squared change over the number of parameters, as the per-component post plots it."""
         return self.change.square() / self.sizes[:, None]
 
     @property
