@@ -309,7 +309,8 @@ def _effects(
     )
     start, end = ends if direction == "corrupt" else ends[::-1]
     shares = (values - start) / (end - start)
-    return PatchEffects(tuple(part.name for part in parts), *ends, values, shares)
+    names = tuple(part.name for part in parts)
+    return PatchEffects(names, ends[0], ends[1], values, shares)
 
 
 def _put(part: Part, own: Tensor) -> Edit:

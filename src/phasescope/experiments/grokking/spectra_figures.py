@@ -169,8 +169,8 @@ def _profiles(row: Mapping[str, Any]) -> Figure:
         "Squared entries of the time vectors of gradients scaled to norm one, not centred; the p "
         "is that of the centre of mass among permuted steps."
     )
-    meta: Any = figure.layout.meta
-    return figure.update_layout(meta=dict(meta) | {"computed": computed})
+    layout: Any = figure["layout"]
+    return figure.update_layout(meta=dict(layout.meta) | {"computed": computed})
 
 
 def _rankings(row: Mapping[str, Any]) -> Figure:
