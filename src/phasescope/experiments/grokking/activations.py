@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 from phasescope.experiments.evidence import OverSeeds, with_enough_seeds
@@ -38,7 +39,9 @@ def activation_claims(evidence: Evidence) -> list[Claim]:
     ]
 
 
-def _ratio(e: Evidence, name: str, against: str = "relu", event: str = "grokked"):
+def _ratio(
+    e: Evidence, name: str, against: str = "relu", event: str = "grokked"
+) -> OverSeeds | None:
     return e.log_ratios(e.runs(activation=name), e.runs(activation=against), event)
 
 
@@ -197,8 +200,6 @@ def _structure(e: Evidence) -> Claim:
         return None if fve is None else 1 - fve
 
     def rank(result: Results) -> float | None:
-        import math
-
         value = number(result, "anatomy", "rank_W_E")
         return None if value is None else math.log2(value)
 
@@ -265,6 +266,3 @@ def _steps_in(phases: Sequence[str]) -> Callable[[Results], float | None]:
         return sum((n if p["end"] is None else p["end"]) - p["start"] for p in found) / n
 
     return statistic
-
-
-__all__ = ["OverSeeds", "activation_claims"]
