@@ -12,6 +12,9 @@ from plotly.subplots import make_subplots
 from phasescope.figures.grokking import Stretch
 from phasescope.figures.theme import COLOURS, INK, log_axis, plain, styled
 
+# Black is that of losses; the last two are after Tol (2021) like the others.
+_OF_HEADS = (*COLOURS[:6], "#882255", "#8A8A00")
+
 
 def heads_over_training(
     heads: Sequence[str],
@@ -46,13 +49,13 @@ def heads_over_training(
     figure = make_subplots(
         rows=len(panels), cols=1, shared_xaxes=True, vertical_spacing=0.15 / len(panels)
     )
-    colours = {name: COLOURS[i % len(COLOURS)] for i, name in enumerate(heads)}
+    colours = {name: _OF_HEADS[i % len(_OF_HEADS)] for i, name in enumerate(heads)}
     shown: set[str] = set()
     for row, (label, (steps, curves)) in enumerate(panels.items(), start=1):
         for i, (name, y) in enumerate(curves.items()):
             is_head = name in colours
             dash = "solid" if is_head or not i else "dot"
-            later = is_head and list(colours).index(name) >= len(COLOURS)
+            later = is_head and list(colours).index(name) >= len(_OF_HEADS)
             figure.add_scatter(
                 x=list(steps),
                 y=y,

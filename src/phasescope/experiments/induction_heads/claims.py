@@ -226,9 +226,10 @@ def _leads(formed: Formed) -> Claim:
         "B10",
         "do the heads that become induction heads move before the others and before the loss drops",
         POST,
-        "lead of the first lasting rise of a head's gauge-free movement (twice its median between "
-        "a quarter and a half of the onset) over the midpoint of the fall, as a share of the "
-        "midpoint; mean over induction heads, other heads beside, paired difference",
+        "lead of the first lasting rise of a head's gauge-free movement (1.3 times its median "
+        "between a quarter and a half of the onset, three intervals running) over the midpoint of "
+        "the fall, as a share of the midpoint; mean over induction heads, other heads beside, "
+        "paired difference",
         leads,
         "share of the midpoint",
         f"other heads {_mean(others)}; difference {_mean(differences)}",
