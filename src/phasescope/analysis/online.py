@@ -17,7 +17,7 @@ _RECENT = 12  # of these, the last ones
 _WARM_UP = 20
 _CLIP = 5.0  # standard deviations that a single block counts at most
 _ALLOWANCE = 0.75
-# Sum of excesses at which one run of 300 blocks in twenty raises a false alarm; see the guide.
+# Sum of excesses at which noise and walks raise an alarm in a few runs of a hundred: see the guide.
 _THRESHOLD = 11.0
 
 
@@ -43,8 +43,10 @@ class OnlineDetector:
     are all forecast as well as they can be, so what raises an alarm is a change that the curve did
     not announce. An alarm needs two blocks at least: single spikes raise none.
 
-    False-alarm rates of whole runs are in the guide; they hold for curves with independent noise
-    between blocks. The delay is a few blocks, that is some per cent of the steps so far.
+    False-alarm rates of whole runs are in the guide {doc}`phases`: a few per cent for noise, walks
+    and power laws, a fifth where one relaxation follows another. A change that goes on raises
+    further alarms until forecasts have caught up. The delay is a few blocks, that is some per cent
+    of the steps so far.
 
     Args:
         width: Width of a block in ln(1 + step); .03 are 77 blocks per decade.
