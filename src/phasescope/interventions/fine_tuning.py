@@ -38,6 +38,7 @@ def fine_tune_away(
     trained: Sequence[str] | None = None,
     lr: float = 0.01,
     momentum: float = 0.9,
+    schedule: Callable[[int], float] | None = None,
     seed: int = 0,
 ) -> FineTuning:
     r"""Connectivity-based fine-tuning: keep the loss low here and high on the way from the start.
@@ -56,6 +57,8 @@ def fine_tune_away(
         trained: Names of the tensors to train; by default all floating-point numbers.
         lr: Learning rate of both steps.
         momentum: Share of the velocities that is kept.
+        schedule: Factor of the learning rate at each step, counted from 0. Too small a rate never
+            leaves the start, where both gradients nearly vanish: check that a barrier is there.
         seed: Of the places.
 
     Returns:
@@ -84,6 +87,7 @@ def fine_tune_away(
     for step, batch in enumerate(batches):
         c = torch.randn((), generator=generator).clamp(-0.5, 0.5).item()
         t = 0.5 + 0.5 * c
+        descent.lr = apart.lr = lr * (1.0 if schedule is None else schedule(step))
         state = descent.state()
         point = {
             n: torch.lerp(v, origin[n], t) if v.is_floating_point() else v for n, v in state.items()

@@ -22,6 +22,7 @@ from phasescope.experiments.mode_connectivity.family import (
 )
 from phasescope.interventions import fine_tune_away, hop_strength, pulled, train_curve
 from phasescope.models import feature_outputs
+from phasescope.training import cosine_cycles
 
 MATCHED = 0.02
 """Largest relative difference of two held-out losses that count as equal."""
@@ -239,8 +240,9 @@ class Between:
             start,
             itertools.islice(self.batches(2), self.config.away_steps),
             level=level,
-            lr=self.config.sgd_rate / 2,
+            lr=self.config.away_rate,
             momentum=0.9,
+            schedule=cosine_cycles(self.config.away_steps),
             seed=self.seed,
         ).state
         on = pulled(

@@ -96,10 +96,11 @@ _D12 = _Text(
     "connectivity-based fine-tuning from poly: more mono, or poly in a different way (overlap of "
     "feature assignment)",
     "1,500 steps from the base model of the poly level, half of the zero predictor's loss as the "
-    "wanted level on the way (rate .01, momentum .9). Answered if the straight line to the start "
-    "has a barrier above a tenth of that level in more than half of the seeds, so that it was left "
-    "at all; else inconclusive. The number is the mean difference in mono/N (.9) to training on "
-    "for as long, with its interval; beside it the mean cosine between the single-feature "
+    "wanted level on the way (rate .1, cosine, momentum .9). Answered if the straight line to the "
+    "start has a barrier above a tenth of that level in more than half of the seeds, so that it "
+    "was left at all; else inconclusive. The number is the mean difference in mono/N (.9) to "
+    "training on for as long, with its interval; beside it the mean cosine between the "
+    "single-feature "
     "activations of matched neurons before and after, and those of training on and of an "
     "independent model.",
 )

@@ -39,7 +39,8 @@ class Config:
     hop_pull: int = 200  # steps with the pull
     hop_release: int = 150  # steps without it
     away_steps: int = 1500  # of connectivity-based fine-tuning
-    sgd_rate: float = 0.02  # of curves, hops and fine-tuning
+    away_rate: float = 0.1  # its first learning rate, which falls to zero on a cosine
+    sgd_rate: float = 0.02  # of curves and hops
     # Classifiers: two seeds of a network.
     network: Literal["mlp", "resnet"] = "mlp"
     dataset: Literal["mnist", "digits"] = "mnist"
