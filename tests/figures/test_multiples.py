@@ -1,5 +1,7 @@
 """Tests of the figure with a panel for every pair of settings."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -28,7 +30,7 @@ def drawn(panels=PANELS):
 
 
 def test_every_seed_is_a_curve_with_the_median_and_its_event():
-    figure = drawn()
+    figure: Any = drawn()
     check_house_rules(figure)
     seeds, median, marks = figure.data[:3]
     curves = np.array(seeds.y).reshape(3, 4)  # the last column parts the seeds
@@ -40,7 +42,7 @@ def test_every_seed_is_a_curve_with_the_median_and_its_event():
 
 
 def test_rows_and_columns_stand_in_their_order_and_may_lack_panels():
-    figure = drawn()
+    figure: Any = drawn()
     titles = [annotation.text for annotation in figure.layout.annotations]
     assert titles == ["relu", "gelu", "add", "multiply &lt;mod&gt;"]
     assert len(figure.data) == 9

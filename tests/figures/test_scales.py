@@ -1,5 +1,7 @@
 """Tests of the figure of Adam's scales."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -18,7 +20,7 @@ SCALES = {
 
 def test_every_update_is_a_dot_beside_epsilon_and_the_spikes():
     spikes = [Stretch("train loss up", 10, 14), Stretch("train loss up", 30, 30)]
-    figure = scales_over_training(np.arange(T), SCALES, 1e-8, spikes=spikes)
+    figure: Any = scales_over_training(np.arange(T), SCALES, 1e-8, spikes=spikes)
     check_house_rules(figure)
     named = {trace.name: trace for trace in figure.data}
     assert len(named) == 7
@@ -31,6 +33,6 @@ def test_every_update_is_a_dot_beside_epsilon_and_the_spikes():
 
 
 def test_without_spikes_none_are_announced():
-    figure = scales_over_training(np.arange(T), SCALES, 1e-8)
+    figure: Any = scales_over_training(np.arange(T), SCALES, 1e-8)
     assert "spike" not in {trace.name for trace in figure.data}
     assert "Triangles" not in figure.layout.meta["seen"]

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
@@ -11,6 +12,7 @@ from plotly.subplots import make_subplots
 from phasescope.figures.theme import DATA, INK, MUTED, VERMILLION, plain, styled
 
 _PANEL_HEIGHT = 150
+_SHARED: dict[str, Any] = {"shared_xaxes": "all", "shared_yaxes": "all"}
 _FIRST = 10.0  # step at which the horizontal axes begin
 
 
@@ -70,8 +72,7 @@ def curves_by_setting(
     figure = make_subplots(
         rows=len(rows),
         cols=len(columns),
-        shared_xaxes="all",
-        shared_yaxes="all",
+        **_SHARED,
         column_titles=[plain(name) for name in columns],
         row_titles=[plain(name) for name in rows],
         horizontal_spacing=0.012,
@@ -79,9 +80,9 @@ def curves_by_setting(
     )
     top = max(float(np.nanmax(panel.values)) for panel in panels)
     for i, panel in enumerate(panels):
-        place = {"row": rows.index(panel.row) + 1, "col": columns.index(panel.column) + 1}
+        row, column = rows.index(panel.row) + 1, columns.index(panel.column) + 1
         for trace in _traces(panel, event, 1.07 * top, first=i == 0):
-            figure.add_trace(trace, **place)
+            figure.add_trace(trace, row=row, col=column)
     n_seeds = sorted({len(panel.values) for panel in panels})
     missed = sum(int(np.isnan(panel.events).sum()) for panel in panels)
     total = sum(len(panel.events) for panel in panels)

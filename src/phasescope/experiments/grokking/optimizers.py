@@ -59,8 +59,7 @@ def _drift(e: Evidence) -> Claim:
     )
 
     def difference(result: Results) -> float | None:
-        slopes = [number(result, "spikes", "train_loss_up", k) for k in ("drift", "drift_control")]
-        return None if None in slopes else slopes[0] - slopes[1]  # pyright: ignore[reportOptionalOperand]
+        return _less(result, ("spikes", "train_loss_up"), "drift", "drift_control")
 
     found = e.over(e.runs(), difference)
     unit = "decades per 1,000 steps"
@@ -77,10 +76,7 @@ def _epsilon(e: Evidence) -> Claim:
     )
 
     def difference(result: Results) -> float | None:
-        share = [
-            number(result, "scales", "share_below_epsilon", k) for k in ("before_spikes", "quiet")
-        ]
-        return None if None in share else share[0] - share[1]  # pyright: ignore[reportOptionalOperand]
+        return _less(result, ("scales", "share_below_epsilon"), "before_spikes", "quiet")
 
     def ratio(result: Results) -> float | None:
         root = number(result, "scales", "root_second_moment", "before_spikes")
@@ -223,6 +219,12 @@ def _signed(
     if found.interval is not None and (found.low > 0 or found.high < 0):
         verdict = with_enough_seeds("reproduced" if found.low > 0 else "refuted", found.n_seeds)
     return claim(id, statement, rule, found, unit, null, verdict, f"The difference is {found}.")
+
+
+def _less(result: Results, path: tuple[str, ...], first: str, second: str) -> float | None:
+    """The difference of two numbers of a run; None where one is missing."""
+    a, b = number(result, *path, first), number(result, *path, second)
+    return None if a is None or b is None else a - b
 
 
 def _n_upward(result: Results) -> float | None:
