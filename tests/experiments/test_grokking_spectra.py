@@ -314,6 +314,8 @@ def test_too_few_steps_are_refused_before_the_training(tmp_path: Path):
     config = replace(grokking.SMOKE, spectra_every=10)
     with pytest.raises(ValueError, match="at least 13 kept steps, but spectra_every=10 keeps 7"):
         grokking.run(config, tmp_path / "run")
+    with pytest.raises(ValueError, match="one seed, but n_seeds=3 trains a batch"):
+        grokking.run(replace(config, spectra_every=2, n_seeds=3), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 

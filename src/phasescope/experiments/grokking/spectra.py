@@ -100,6 +100,11 @@ def check_enough_steps(config: Config) -> None:
     Args:
         config: What is to be trained.
     """
+    if config.spectra_every and config.n_seeds > 1:
+        raise ValueError(
+            f"spectra need a recorded run of one seed, but n_seeds={config.n_seeds} trains a batch "
+            "that leaves numbers only. Run the seeds one by one (--seeds), or set spectra_every=0."
+        )
     n_kept = 1 + config.n_steps // config.spectra_every if config.spectra_every else FEWEST_STEPS
     if n_kept < FEWEST_STEPS:
         raise ValueError(
