@@ -145,6 +145,8 @@ def tables(numbers: dict) -> str:
             share = row["alarms"] / row["curves"]
             cells.append(f"{share:.3f} ({ends.low:.3f} to {ends.high:.3f})")
         lines.append(f"| {kind} | " + " | ".join(cells) + " |")
+    if not numbers["planted"]:
+        return "\n".join(lines)
     lines += [
         "",
         "| height / noise | sharpness | detector | found | too early | median step |",
