@@ -19,7 +19,8 @@ MAX_LINES = 400
 FOUNDATION = ("errors", "parameters", "components", "splitmix", "datasets", "models")
 MAY_IMPORT = {
     "errors": (),
-    "parameters": ("errors",),
+    "ranges": (),
+    "parameters": ("errors", "ranges"),
     "components": ("errors", "parameters", "models"),
     "splitmix": (),
     "datasets": ("errors", "parameters"),

@@ -249,3 +249,23 @@ def test_blocks_that_make_no_sense_and_masks_that_are_too_short_are_refused():
             Component("part", blocks=np.array([wrong]))
     with pytest.raises(ValueError, match=r"at least 5 columns is required for 'part'.*n_columns=4"):
         Component("part", ((2, 5),)).mask(4)
+
+
+@pytest.mark.parametrize(
+    ("mask", "message"),
+    [
+        (torch.tensor([0.3, 0.0, -1.0]), r"dtype torch.bool is required for 'x'.*float32"),
+        (torch.ones(2, 2, dtype=torch.bool), r"\(2, 2\) of torch.bool"),
+        (torch.zeros(12, dtype=torch.bool), "false at all of its 12 entries"),
+    ],
+)
+def test_a_mask_must_be_boolean_flat_and_true_somewhere(unchecked_types, mask, message):
+    with pytest.raises(ValueError, match=message):
+        Component.from_mask("x", mask)
+
+
+def test_a_part_made_from_a_mask_fits_vectors_of_its_length_only():
+    part = Component.from_mask("x", torch.ones(3, dtype=torch.bool))
+    assert part.fits(3)
+    assert not part.fits(4)
+    assert Component("x", ((0, 3),)).fits(4)

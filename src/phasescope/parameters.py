@@ -15,6 +15,8 @@ import torch
 from jaxtyping import Bool, Int64, Shaped
 from torch import Tensor, nn
 
+from phasescope.ranges import as_blocks, disjoint, few, merged, ranges_of, spelled_out
+
 # The attribute in which a wrapper keeps what it wraps, by the name of the class: DataParallel,
 # torch.compile, activation checkpointing. (Importing the classes takes long.)
 _WRAPPERS = {
@@ -46,12 +48,16 @@ class Component:
     ranges of `length` columns whose starts lie `stride` apart. A column of a matrix is one block
     however many rows there are, so neurons cost little; `intervals` spells them out."""
 
+    n_columns: int | None
+    """Length of the flat vector, where a mask told it: no other vector has this part."""
+
     def __init__(
         self,
         name: str,
         intervals: Sequence[tuple[int, int]] = (),
         *,
         blocks: Int64[np.ndarray, "n_blocks 4"] | None = None,
+        n_columns: int | None = None,
     ) -> None:
         """Check the ranges.
 
@@ -59,6 +65,7 @@ class Component:
             name: What the part is called in tables and figures.
             intervals: Sorted, disjoint column ranges ``[start, stop)`` of the flat vector.
             blocks: The same as regular groups of ranges, in any order; instead of `intervals`.
+            n_columns: Length of the flat vector, if the part belongs to no other.
 
         Raises:
             ValueError: The ranges are not sorted, overlap or are empty.
@@ -69,14 +76,15 @@ class Component:
             if (stops <= starts).any() or (starts < np.append(0, stops[:-1])[: len(starts)]).any():
                 raise ValueError(
                     "Component intervals must be sorted, disjoint and non-empty [start, stop) "
-                    f"ranges, but {name!r} has {_few(intervals)}. Sort and merge them."
+                    f"ranges, but {name!r} has {few(intervals)}. Sort and merge them."
                 )
-            blocks = _blocks(starts, stops)
+            blocks = as_blocks(starts, stops)
         else:
-            blocks = _disjoint(np.array(blocks, dtype=np.int64).reshape(-1, 4), name)
+            blocks = disjoint(np.array(blocks, dtype=np.int64).reshape(-1, 4), name)
         blocks.setflags(write=False)
         object.__setattr__(self, "name", name)
         object.__setattr__(self, "blocks", blocks)
+        object.__setattr__(self, "n_columns", n_columns)
 
     @classmethod
     def from_mask(cls, name: str, mask: Bool[Tensor, " P"]) -> Component:
@@ -87,12 +95,26 @@ class Component:
             mask: True where a column belongs to the part. From one mask per tensor:
                 ``table.flatten(masks)``.
 
+        Raises:
+            ValueError: The mask is not one-dimensional and boolean, or true nowhere.
+
         Example:
             >>> Component.from_mask("odd", torch.tensor([False, True, False, True])).intervals
             ((1, 2), (3, 4))
         """
+        if mask.dtype != torch.bool or mask.dim() != 1:
+            raise ValueError(
+                f"a mask of shape (parameters,) and dtype torch.bool is required for {name!r}, but "
+                f"{tuple(mask.shape)} of {mask.dtype} arrived. Compare to make one: weights > 0."
+            )
+        if not mask.any():
+            raise ValueError(
+                f"the mask of {name!r} must be true somewhere, but it is false at all of its "
+                f"{len(mask)} entries. Leave this component out."
+            )
         edges = np.flatnonzero(np.diff(mask.cpu().numpy().astype(np.int8), prepend=0, append=0))
-        return cls(name, blocks=_blocks(edges[::2], edges[1::2]))
+        blocks = as_blocks(edges[::2], edges[1::2])
+        return cls(name, blocks=blocks, n_columns=len(mask))
 
     @functools.cached_property
     def intervals(self) -> tuple[tuple[int, int], ...]:
@@ -111,11 +133,15 @@ class Component:
         start, length, stride, count = self.blocks.T
         return int((start + stride * (count - 1) + length).max(initial=0))
 
+    def fits(self, n_columns: int) -> bool:
+        """Whether a flat vector of this length has the part."""
+        return self.stop <= n_columns and self.n_columns in (None, n_columns)
+
     @property
     def columns(self) -> Int64[Tensor, " size"]:
         """Every column, in increasing order: ``A[:, component.columns]`` selects from a matrix."""
         starts, stops = self._ranges()
-        return torch.from_numpy(_spelled_out(starts, stops - starts))
+        return torch.from_numpy(spelled_out(starts, stops - starts))
 
     def mask(self, n_columns: int) -> Bool[Tensor, " n_columns"]:
         """True at the columns of the component.
@@ -142,7 +168,7 @@ class Component:
         return cls(data["name"], blocks=np.array(data["blocks"], dtype=np.int64).reshape(-1, 4))
 
     def _ranges(self) -> tuple[np.ndarray, np.ndarray]:
-        return _merged(*_ranges_of(self.blocks))
+        return merged(*ranges_of(self.blocks))
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Component):
@@ -325,69 +351,3 @@ def _strip(name: str, wrappers: Mapping[str, str]) -> str:
     parts = name.split(".")
     kept = [p for i, p in enumerate(parts) if wrappers.get(".".join(parts[:i])) != p]
     return ".".join(kept)
-
-
-def _spelled_out(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """Every integer of the ranges that begin at `starts`, one range after the other."""
-    ends = lengths.cumsum()
-    return np.repeat(starts - ends + lengths, lengths) + np.arange(lengths.sum())
-
-
-def _ranges_of(blocks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """First and last-plus-one columns of every range of the blocks, unsorted."""
-    start, length, stride, count = blocks.T
-    position = _spelled_out(np.zeros_like(count), count)
-    starts = np.repeat(start, count) + position * np.repeat(stride, count)
-    return starts, starts + np.repeat(length, count)
-
-
-def _merged(starts: np.ndarray, stops: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Sorted, disjoint ranges that cover what the given ones cover."""
-    order = np.argsort(starts, kind="stable")
-    starts, stops = starts[order], np.maximum.accumulate(stops[order])
-    opens = np.append(True, starts[1:] > stops[:-1])[: len(starts)]
-    closes = np.append(opens[1:], True)[: len(stops)]
-    return starts[opens], stops[closes]
-
-
-def _blocks(starts: np.ndarray, stops: np.ndarray) -> np.ndarray:
-    """Ranges as few blocks: neighbours of one length and one distance share a block."""
-    starts, stops = _merged(np.asarray(starts, np.int64), np.asarray(stops, np.int64))
-    lengths, steps = stops - starts, np.diff(starts)
-    if len(starts) < 3:
-        return np.stack([starts, lengths, lengths, np.ones_like(starts)], axis=1)
-    # same[i]: range i lies as far behind range i - 1 as that one behind its own predecessor.
-    same = np.zeros(len(starts) + 1, dtype=bool)
-    same[2:-1] = (steps[1:] == steps[:-1]) & (lengths[2:] == lengths[1:-1])
-    same[2:-1] &= lengths[1:-1] == lengths[:-2]
-    # The first step of a regular row joins too, unless its left end closes another such row.
-    joins = same[:-1].copy()
-    joins[1:] |= same[2:] & ~same[:-2]
-    first = np.flatnonzero(~joins)
-    count = np.diff(np.append(first, len(starts)))
-    stride = np.where(count > 1, steps[np.minimum(first, len(steps) - 1)], lengths[first])
-    return np.stack([starts[first], lengths[first], stride, count], axis=1)
-
-
-def _disjoint(blocks: np.ndarray, name: str) -> np.ndarray:
-    """The blocks without repetitions; blocks that overlap otherwise are cut into disjoint ones."""
-    if (blocks < (0, 1, 1, 1)).any() or (blocks[:, 2] < blocks[:, 1]).any():
-        raise ValueError(
-            "Component blocks must be rows (start >= 0, length > 0, stride >= length, count > 0), "
-            f"but {name!r} has {_few(blocks.tolist())}."
-        )
-    blocks = blocks[blocks[:, 0].argsort(kind="stable")]
-    start, length, stride, count = blocks.T
-    if (start[1:] >= (start + stride * (count - 1) + length)[:-1]).all():
-        return blocks
-    blocks = np.unique(blocks, axis=0)
-    _, length, _, count = blocks.T
-    starts, stops = _merged(*_ranges_of(blocks))
-    if (stops - starts).sum() == (length * count).sum():
-        return blocks  # they interleave, as the columns of q, k and v of a transposed matrix do
-    return _blocks(starts, stops)
-
-
-def _few(ranges: Sequence[Any]) -> str:
-    shown = ", ".join(map(str, ranges[:4]))
-    return f"({shown}{', ...' if len(ranges) > 4 else ''})"

@@ -2,8 +2,8 @@
 
 import re
 from pathlib import Path
-from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -46,13 +46,29 @@ class OwnBlock(nn.Module):
         return functional.layer_norm(x + (x @ self.w1).relu() @ self.w2, (12,))
 
 
-def test_the_first_and_the_last_example_run_on_any_known_model(capsys: pytest.CaptureFixture[str]):
+def test_the_first_and_the_last_example_run_on_any_known_model(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
     model = seeded(toys.FAMILIES["nanoGPT"], 0)
     n = ParameterTable.from_module(model).size
     drawn = torch.randn(7, n, generator=torch.Generator().manual_seed(0))
-    names = {"model": model, "run": SimpleNamespace(gradients=drawn[:5]), "directions": drawn[5:]}
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+
+    def train():
+        for row in drawn[:5]:
+            for p, g in zip(
+                model.parameters(), row.split([*map(Tensor.numel, model.parameters())]), strict=True
+            ):
+                p.grad = g.view(p.shape)
+            optimizer.step()
+
+    names = {"model": model, "optimizer": optimizer, "train": train, "directions": drawn[5:]}
     exec(USE + ANY, names)
     assert "l0...l1 h0...h3" in capsys.readouterr().out
+    np.testing.assert_array_equal(names["gradients"], drawn[:5].numpy())
+    expected = drawn[:5, names["parts"]["l0h1"].columns].double().norm(dim=1).numpy()
+    np.testing.assert_allclose(names["norms"].gradients.sel(component="l0h1"), expected, rtol=1e-6)
     assert names["spectrum"].steps.tolist() == [0, 1, 2, 3, 4]
     assert 0 < names["parts"]["large"].size < n
     assert names["inside"].shape == (5, 2)

@@ -227,3 +227,10 @@ def test_norms_on_a_gpu_equal_those_on_the_cpu():
         torch.testing.assert_close(
             found.cpu().double(), reference(parts, scaled), rtol=2e-7, atol=0
         )
+
+
+def test_a_mask_over_another_number_of_parameters_is_refused():
+    table = ParameterTable(("weight",), ((6,),))
+    part = Component.from_mask("x", torch.ones(3, dtype=torch.bool))
+    with pytest.raises(ValueError, match=r"within the 6 columns.*'x' was made from a mask over 3"):
+        ComponentNorms({"x": part}, table)

@@ -42,6 +42,23 @@ def test_settings_are_those_of_the_recorder_and_checked_at_once(settings, error,
         LateRecorder("run", settings)
 
 
+def test_what_another_callback_left_in_the_directory_is_closed_first(tmp_path):
+    """As after Ctrl-C, which a trainer may tell no callback."""
+    model, optimizer = training()
+    left = LateRecorder(tmp_path / "run", {"save": SAVE})
+    left.begin(model, optimizer, n_steps=None, state={"step": 0})
+    for _ in range(3):
+        update(model, optimizer)
+    late = LateRecorder(tmp_path / "run", {"save": SAVE})
+    late.begin(model, optimizer, n_steps=None, state={"step": 2})
+    assert left.recorder is None
+    update(model, optimizer)
+    late.end("complete")
+    left.end("interrupted")  # changes nothing
+    run = ps.open_run(tmp_path / "run")
+    assert (run.status, run.info["step"]) == ("complete", 3)
+
+
 def test_settings_reach_the_recorder(tmp_path):
     settings = {"save": SAVE, "dtype": "bfloat16", "n_steps": 7, "config": {"seed": 5}}
     late = LateRecorder(tmp_path / "run", settings)

@@ -53,6 +53,13 @@ def test_another_live_process_is_refused_by_the_number_of_the_owner(tmp_path):
     RunLock(tmp_path).release()
 
 
+def test_a_file_of_that_name_that_is_no_lock_is_left_alone(tmp_path):
+    (tmp_path / "lock").write_text("my notes")
+    with pytest.raises(RunError, match=r"was made by something else .*my notes"):
+        RunLock(tmp_path)
+    assert (tmp_path / "lock").read_text() == "my notes"
+
+
 def test_the_lock_file_of_a_dead_process_is_not_in_the_way(tmp_path):
     (tmp_path / "lock").write_text("process 1\n")
     lock = RunLock(tmp_path)

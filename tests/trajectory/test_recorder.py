@@ -1,5 +1,6 @@
 import copy
 import json
+import shutil
 import warnings
 
 import numpy as np
@@ -316,6 +317,58 @@ def test_an_existing_run_is_neither_overwritten_nor_resumed_by_accident(tmp_path
         sgd_run(tmp_path / "run", {"norms": ps.every(1)}, resume=True, config={"lr": 2})
 
 
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_run_that_has_lost_its_run_json_is_not_written_over(tmp_path, resume):
+    save = {"gradients": ps.every(1)}
+    sgd_run(tmp_path / "run", save, checkpoint=ps.every(100), n=3)
+    (tmp_path / "run" / "run.json").rename(tmp_path / "kept")
+    message = (
+        r"holds \['trajectory.zarr', 'checkpoints/step-000000000'.*no run.json.*put the run.json"
+    )
+    with pytest.raises(RunError, match=message):
+        sgd_run(tmp_path / "run", save, checkpoint=ps.every(100), resume=resume)
+    (tmp_path / "kept").rename(tmp_path / "run" / "run.json")
+    assert len(ps.open_run(tmp_path / "run").gradients) == 3
+    # Checkpoints alone would be gone back to by the next resume.
+    shutil.rmtree(tmp_path / "run" / "trajectory.zarr")
+    (tmp_path / "run" / "run.json").unlink()
+    with pytest.raises(RunError, match=r"holds .'checkpoints/step-000000000'"):
+        sgd_run(tmp_path / "run", save)
+
+
+@pytest.mark.parametrize("name", ["trajectory.zarr/mine", "checkpoints/model.pt", "lock"])
+def test_what_somebody_else_keeps_in_the_directory_is_left_as_it_is(tmp_path, name):
+    path = tmp_path / "run" / name
+    path.parent.mkdir(parents=True)
+    path.write_text("precious")
+    with pytest.raises(RunError, match="a directory of its own"):
+        sgd_run(tmp_path / "run", {"norms": ps.every(1)}, checkpoint=ps.every(100))
+    assert path.read_text() == "precious"
+
+
+def test_what_a_death_at_the_very_beginning_leaves_is_not_in_the_way(tmp_path):
+    directory = tmp_path / "run" / "trajectory.zarr"
+    directory.mkdir(parents=True)
+    (directory / "zarr.json.123.new").write_text("half")
+    sgd_run(tmp_path / "run", {"norms": ps.every(1)}, n=0)
+    (tmp_path / "run" / "run.json").unlink()  # an empty store
+    run, _ = sgd_run(tmp_path / "run", {"norms": ps.every(1)}, n=3)
+    assert len(run["norms/gradients"]) == 3
+
+
+def test_a_file_is_no_directory_for_a_run(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(RunError, match=r"directory is required, but .*file is a file"):
+        sgd_run(tmp_path / "file", {"norms": ps.every(1)})
+
+
+def test_complex_parameters_are_refused(tmp_path):
+    model = nn.ParameterDict({"w": torch.ones(4, dtype=torch.complex64)})
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with pytest.raises(ValueError, match=r"\['w'\] \(1 in all\) are complex.*view_as_complex"):
+        ps.Recorder(tmp_path / "run", model, optimizer, save={"norms": ps.every(1)})
+
+
 def test_a_second_writer_is_refused(tmp_path):
     model = nn.Linear(2, 1)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
@@ -364,6 +417,7 @@ def test_a_forgotten_end_step_is_an_error_that_names_it(tmp_path):
             "need one schedule",
         ),
         ({}, ValueError, "nothing would be saved"),
+        ({"probes": ps.every(1)}, ValueError, r"none were passed.*Add probes=\{'logits'"),
     ],
 )
 def test_bad_save_arguments_say_what_to_do(tmp_path, unchecked_types, save, error, message):
@@ -402,8 +456,14 @@ def test_a_probe_that_changes_its_shape_or_kind_is_an_error(tmp_path):
     lengths = iter([2, 3])
     for name, probe, error, message in [
         ("a", lambda m: torch.ones(next(lengths)), RecordingError, "must return one shape"),
-        ("b", lambda m: "text", TypeError, "'b' returned str"),
-        ("c", lambda m: torch.ones(1, dtype=torch.complex64), TypeError, "complex64"),
+        (
+            "b",
+            lambda m: "text",
+            RecordingError,
+            "'b' failed at step 0: TypeError.*'b' returned str",
+        ),
+        ("c", lambda m: torch.ones(1, dtype=torch.complex64), RecordingError, "complex64"),
+        ("d", lambda m: 1 / 0, RecordingError, "'d' failed at step 0: ZeroDivisionError.*is kept"),
     ]:
         recorder = ps.Recorder(
             tmp_path / name, model, optimizer, save={"probes": ps.every(1)}, probes={name: probe}

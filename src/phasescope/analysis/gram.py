@@ -22,6 +22,7 @@ from phasescope.analysis.products import (
     product_buffer,
     symmetric,
 )
+from phasescope.components import Subspace
 from phasescope.parameters import Component
 
 
@@ -142,13 +143,20 @@ def check_components(components: Mapping[str, Component], n_columns: int) -> Non
     """Check that components are named parts of a matrix with so many columns.
 
     Raises:
+        TypeError: One is no set of columns.
         ValueError: One has no name, no columns, or columns beyond.
     """
     for name, component in components.items():
-        if name == "" or component.size == 0 or component.stop > n_columns:
+        if isinstance(component, Subspace):
+            raise TypeError(
+                f"components are sets of columns, but {name!r} is a Subspace. Take the Gram of the "
+                "coordinates in it: gram(project(A, subspace))."
+            )
+        if name == "" or component.size == 0 or not component.fits(n_columns):
+            of = "" if component.n_columns is None else f" of {component.n_columns:,} columns"
             raise ValueError(
                 f"components must have a name and columns within 0 ... {n_columns - 1} of the "
-                f"matrix, but {name!r} is {component!r}. Take them from the parameter table "
+                f"matrix, but {name!r} is {component!r}{of}. Take them from the parameter table "
                 "of the model that was recorded."
             )
 

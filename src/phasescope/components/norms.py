@@ -76,11 +76,15 @@ class ComponentNorms:
         parts = {n: c for n, c in components.items() if isinstance(c, Component)}
         self._subspaces = {n: c for n, c in components.items() if isinstance(c, Subspace)}
         for name, component in parts.items():
-            if component.stop > n_columns:
+            if not component.fits(n_columns):
+                found = (
+                    f"reaches to column {component.stop - 1}"
+                    if component.stop > n_columns
+                    else f"was made from a mask over {component.n_columns}"
+                )
                 raise ValueError(
                     f"components must lie within the {n_columns} columns of the parameter "
-                    f"table, but {name!r} reaches to column {component.stop - 1}. Take it from the "
-                    "same model."
+                    f"table, but {name!r} {found}. Take it from the same model."
                 )
         for name, subspace in self._subspaces.items():
             if subspace.basis.shape[1] != n_columns:

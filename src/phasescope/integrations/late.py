@@ -20,6 +20,8 @@ from phasescope.trajectory.session import RESERVED
 
 _OURS = ("model", "optimizer")
 _CHECKPOINTS = ("checkpoint", "state")
+# By directory, what records now, or was left behind by a training that raised an error.
+_live: dict[Path, LateRecorder] = {}
 
 
 class LateRecorder:
@@ -69,7 +71,12 @@ class LateRecorder:
         Raises:
             RunError: The directory holds a run, and the training begins anew.
         """
-        self.end("interrupted")  # what a training left behind that raised an error
+        # What a training left behind that raised an error: this callback's, and that of another one
+        # for the same directory.
+        self.end("interrupted")
+        place = self.directory.resolve()
+        if (left := _live.get(place)) is not None:
+            left.end("interrupted")
         settings: dict[str, Any] = {"n_steps": n_steps} | self._settings
         if isinstance(scaler, torch.amp.GradScaler):
             settings["state"] = {"scaler": scaler}
@@ -81,6 +88,7 @@ class LateRecorder:
         # same when the process ends.
         atexit.register(self.end, "interrupted")
         self.recorder = recorder
+        _live[place] = self
         self._begun = recorder.step
         return recorder
 
@@ -127,6 +135,7 @@ class LateRecorder:
         atexit.unregister(self.end)
         self._last_state = self.recorder.state_dict()
         recorder, self.recorder = self.recorder, None
+        _live.pop(self.directory.resolve(), None)
         recorder.close(status)
 
 

@@ -90,6 +90,15 @@ class Checkpoints:
         )
         return restored
 
+    def leftovers(self) -> list[str]:
+        """What lies where the checkpoints of a new run belong, and would be mistaken for them."""
+        if not self._folder.exists():
+            return []
+        writes = self._due is not None
+        return sorted(
+            p.name for p in self._folder.iterdir() if writes or p.name.startswith("step-")
+        )
+
     def meet(self) -> None:
         """Before the first update: see that the other processes began at the same step.
 

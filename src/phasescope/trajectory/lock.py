@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 from pathlib import Path
 from typing import IO
 
 from phasescope.errors import RunError
 from phasescope.trajectory.schema import LOCK
 
+_OWNER = re.compile(rb"process \d+\n")
 # POSIX record locks do not exclude the process that holds them, so it remembers its own.
 _held: set[Path] = set()
 
@@ -27,6 +30,7 @@ class RunLock:
                 f"{directory} is being written by another Recorder of this process. Close it "
                 "first, or record into a directory of its own."
             )
+        _check_own(self.path)
         self._file: IO[bytes] = open(self.path, "a+b")  # noqa: SIM115 - held until release
         try:
             _lock(self._file)
@@ -48,6 +52,17 @@ class RunLock:
         if self.path in _held:
             _held.discard(self.path)
             self._file.close()
+
+
+def _check_own(path: Path) -> None:
+    """Refuse to write over a file of this name that was made by something else."""
+    with contextlib.suppress(FileNotFoundError):
+        content = path.read_bytes()
+        if content and not _OWNER.fullmatch(content):
+            raise RunError(
+                f"a recorder keeps its lock in {path}, but that file was made by something else "
+                f"({content[:30]!r}). Record into a directory of its own."
+            )
 
 
 def _lock(file: IO[bytes]) -> None:

@@ -74,3 +74,18 @@ def check_owned(optimizer: optim.Optimizer, parameters: Mapping[str, nn.Paramete
             f"{len(groups)} tensors (shapes {foreign[:3]}) are not among them. Build the optimizer "
             "from this model, or pass a ModuleDict that holds every module it updates."
         )
+
+
+def check_real(parameters: Mapping[str, nn.Parameter]) -> None:
+    """Check that the parameters fit into a vector of real numbers.
+
+    Raises:
+        ValueError: Some are complex.
+    """
+    complex_ones = [name for name, p in parameters.items() if p.is_complex()]
+    if complex_ones:
+        raise ValueError(
+            "a run keeps the parameters as one vector of real numbers, but "
+            f"{complex_ones[:3]} ({len(complex_ones)} in all) are complex. Keep them as real "
+            "parameters, and use torch.view_as_complex(parameter) in the model."
+        )

@@ -188,6 +188,11 @@ def parse_save(
                 f"the arrays of {group!r} share their {STEP}s and need one schedule, but save= has "
                 f"{ {k or 'all': str(v) for k, v in parsed[group].items()} }."
             )
+    if "probes" in parsed and not probes:
+        raise ValueError(
+            "save= asks for the probes, but none were passed, so nothing would be recorded. Add "
+            "probes={'logits': lambda model: model(inputs)}."
+        )
     if probes and "probes" not in parsed:
         raise ValueError(
             f"probes {list(probes)} were passed, but save= has no entry 'probes'. Add "

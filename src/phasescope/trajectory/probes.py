@@ -46,24 +46,35 @@ def evaluate_probe(model: nn.Module, probe: Probe, name: str) -> Tensor:
 class ProbeCapture:
     """A named function of the model, evaluated at the weights before an update."""
 
-    def __init__(self, name: str, probe: Probe, due: Callable[[int], bool]) -> None:
+    def __init__(
+        self, name: str, probe: Probe, due: Callable[[int], bool], opened: list[Channel]
+    ) -> None:
         self.name = name
         self.due = due
         self._probe = probe
         self._shape: tuple[int, ...] | None = None
         self.channel: Channel | None = None
+        self._opened = opened
 
     def evaluate(self, model: nn.Module, step: int, writer: WriterThread) -> None:
         """Evaluate at weights[step] and save; the first value fixes the shape.
 
         Raises:
-            RecordingError: The value's shape has changed.
+            RecordingError: The probe raised, or the value's shape has changed.
         """
         if self.channel is not None and self.channel.last_step >= step:
             return
-        value = evaluate_probe(model, self._probe, self.name)
+        try:
+            value = evaluate_probe(model, self._probe, self.name)
+        except Exception as error:
+            raise RecordingError(
+                f"probe {self.name!r} failed at step {step}: {type(error).__name__}: {error}. "
+                "Everything recorded before is kept; correct the probe and record again, or pass "
+                "on_failure='continue' to train on without a recording."
+            ) from error
         if self.channel is None:
             self.channel = self._open(value, writer)
+            self._opened.append(self.channel)
             if self.channel.last_step >= step:
                 return
         if tuple(value.shape) != self._shape:

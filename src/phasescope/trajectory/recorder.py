@@ -14,14 +14,14 @@ from torch import Tensor, nn
 from phasescope.components import Subspace
 from phasescope.errors import RunError
 from phasescope.parameters import Component, ParameterTable, named_parameters
-from phasescope.trajectory import schema
+from phasescope.trajectory import schema, unclosed
 from phasescope.trajectory.checkpoint import Stateful
 from phasescope.trajectory.checkpoints import Checkpoints
 from phasescope.trajectory.contents import describe, make_contents
 from phasescope.trajectory.distributed import process_rank
 from phasescope.trajectory.flat import FlatParameters
 from phasescope.trajectory.lock import RunLock
-from phasescope.trajectory.optimizers import DecayFactor, check_owned
+from phasescope.trajectory.optimizers import DecayFactor, check_owned, check_real
 from phasescope.trajectory.plan import Plan, check_disk, make_plan
 from phasescope.trajectory.probes import Probe
 from phasescope.trajectory.quiet import QuietFile, quiet_contents
@@ -31,6 +31,7 @@ from phasescope.trajectory.schedule import Schedule
 from phasescope.trajectory.session import scalar
 from phasescope.trajectory.sharding import check_sharded
 from phasescope.trajectory.sketch import CountSketch
+from phasescope.trajectory.store import holds_rows
 
 if TYPE_CHECKING:
     from phasescope.trajectory.sinks import Sink
@@ -153,6 +154,7 @@ class Recorder:
             on_failure=on_failure,
         )
         check_owned(optimizer, parameters)
+        check_real(parameters)
         self._flat = FlatParameters(parameters, self.table)
         content = describe(
             self._contents, save, self.table, optimizer, dtype, loss_reduction, config
@@ -162,6 +164,7 @@ class Recorder:
         self._file = RunFile(self.directory, content)
         self._lock: RunLock | None = None
         self._live: Recording | None = None
+        self._unclosed = -1
         self._step = 0
 
     @property
@@ -200,6 +203,8 @@ class Recorder:
         if process_rank()[0] > 0:
             self._live = self._follow()
             return self
+        if self.directory.exists() and not self.directory.is_dir():
+            raise RunError(f"a run directory is required, but {self.directory} is a file.")
         check_disk(self.plan(), self.directory)
         self.directory.mkdir(parents=True, exist_ok=True)
         self._lock = RunLock(self.directory)
@@ -208,6 +213,8 @@ class Recorder:
         except BaseException:
             self._lock.release()
             raise
+        finish = self._live.lost(self._lock.release)
+        self._unclosed = unclosed.watch(self._live, self.directory, finish)
         return self
 
     def close(self, status: Literal["complete", "interrupted"] = "complete") -> None:
@@ -215,6 +222,7 @@ class Recorder:
         if self._live is None:
             return
         live, self._live = self._live, None
+        unclosed.forget(self._unclosed)
         self._step = live.step
         try:
             live.close(status)
@@ -245,6 +253,8 @@ class Recorder:
             )
         if exists:
             self._file.check_same()
+        else:
+            self._check_free()
         given = isinstance(self._resume, Mapping)
         restored = self._checkpoints.begin(self._resume if given else exists)
         if restored is None and exists and "origin" in self._file.read():
@@ -263,6 +273,18 @@ class Recorder:
             on_failure=self._on_failure,
             restored=restored,
         )
+
+    def _check_free(self) -> None:
+        """Refuse to begin a run where one has lost its run.json, or where something else lies."""
+        found = [schema.STORE] if holds_rows(self.directory / schema.STORE) else []
+        found += [f"{schema.CHECKPOINTS}/{name}" for name in self._checkpoints.leftovers()[:3]]
+        if found:
+            raise RunError(
+                f"a new run needs a directory of its own, but {self.directory} holds {found} and "
+                f"no {schema.RUN_FILE}: a run that has lost it, or something else, and recording "
+                f"would write over it. Choose another directory, put the {schema.RUN_FILE} back, "
+                "or delete what is there."
+            )
 
     def _follow(self) -> Recording:
         """Take part in a run that another process, rank 0, writes."""

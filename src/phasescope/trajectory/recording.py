@@ -132,6 +132,22 @@ class Recording:
                 self._warn_of_length()
         self._warn_nonfinite()
 
+    def lost(self, release: Callable[[], None]) -> Callable[[], None]:
+        """What finishes the run if this recording is dropped without `close`; see `unclosed`.
+
+        Args:
+            release: Called last, to let others write.
+        """
+        file = self._file
+
+        def end(step: int) -> None:
+            try:
+                file.write(status="interrupted", step=step)
+            finally:
+                release()
+
+        return self._session.lost(end)
+
     # --- what the hooks report --------------------------------------------------------------
 
     def _pass_ended(self) -> None:

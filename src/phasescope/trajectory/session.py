@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -65,9 +65,10 @@ class Session:
         self.captures = Captures(
             flat, optimizer, self._channels, contents.decay, contents.summaries
         )
+        self._open = [channel for channel, _ in self._channels.values()]
         schedules = contents.save.get("probes", {})
         self._probes = [
-            ProbeCapture(name, probe, schedule.resolve(contents.n_steps))
+            ProbeCapture(name, probe, schedule.resolve(contents.n_steps), self._open)
             for name, probe in contents.probes.items()
             if (schedule := schedules.get(name, schedules.get(""))) is not None
         ]
@@ -125,15 +126,30 @@ class Session:
 
     def flush(self, metrics_before: int | None = None) -> None:
         """Hand every complete row to the writer, and the metrics of steps below a bound."""
-        probes = [probe.channel for probe in self._probes if probe.channel is not None]
-        for channel in [channel for channel, _ in self._channels.values()] + probes:
-            channel.flush()
-        self.metrics.flush(metrics_before)
+        _flush(self._open, self.metrics, metrics_before)
 
     def commit(self, metrics_before: int | None = None) -> None:
         """`flush`, and wait until everything is committed."""
         self.flush(metrics_before)
         self.writer.drain()
+
+    def lost(self, end: Callable[[int], None]) -> Callable[[], None]:
+        """What writes the rows that wait in memory once this session and the model are gone.
+
+        Args:
+            end: Called at last with the number of updates whose rows there are.
+        """
+        channels, metrics, writer = self._open, self.metrics, self.writer
+
+        def finish() -> None:
+            try:
+                _flush(channels, metrics)
+                writer.drain()
+            finally:
+                writer.close()
+                end(max((channel.last_step + 1 for channel in channels), default=0))
+
+        return finish
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps of the recording itself, beyond the committed rows."""
@@ -172,6 +188,12 @@ class Session:
                 f"{'; '.join(gaps)}. The checkpoint was written before they were committed: call "
                 "recorder.flush() first.",
             )
+
+
+def _flush(channels: Iterable[Channel], metrics: MetricsLog, before: int | None = None) -> None:
+    for channel in channels:
+        channel.flush()
+    metrics.flush(before)
 
 
 def _check_groups(store: TrajectoryStore, contents: Contents, step: int) -> None:

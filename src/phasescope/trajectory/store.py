@@ -330,6 +330,24 @@ class TrajectoryStore:
             self._written[key] = node
 
 
+def holds_rows(path: Path) -> bool:
+    """Whether a folder holds committed rows, or anything that is not a store of ours.
+
+    A process that dies while it begins a run leaves an empty store, or a temporary file only.
+    """
+    if not path.exists():
+        return False
+    if not path.is_dir():
+        return True
+    if not (path / "zarr.json").exists():
+        return any(not entry.name.startswith("zarr.json.") for entry in path.iterdir())
+    try:
+        nodes = read_metadata(path)["consolidated_metadata"]["metadata"]
+        return any(nodes[key]["shape"][0] for key in nodes if key.endswith(f"/{STEP}"))
+    except (RunError, KeyError, TypeError):
+        return True
+
+
 def _spec_of(node: dict[str, Any]) -> ArraySpec:
     chunks = node["chunk_grid"]["configuration"]["chunk_shape"]
     tail = tuple(node["shape"][1:])
