@@ -96,7 +96,7 @@ class Component:
                 ``table.flatten(masks)``.
 
         Raises:
-            ValueError: The mask is not one-dimensional and boolean, or true nowhere.
+            ValueError: The mask is not one-dimensional and boolean.
 
         Example:
             >>> Component.from_mask("odd", torch.tensor([False, True, False, True])).intervals
@@ -106,11 +106,6 @@ class Component:
             raise ValueError(
                 f"a mask of shape (parameters,) and dtype torch.bool is required for {name!r}, but "
                 f"{tuple(mask.shape)} of {mask.dtype} arrived. Compare to make one: weights > 0."
-            )
-        if not mask.any():
-            raise ValueError(
-                f"the mask of {name!r} must be true somewhere, but it is false at all of its "
-                f"{len(mask)} entries. Leave this component out."
             )
         edges = np.flatnonzero(np.diff(mask.cpu().numpy().astype(np.int8), prepend=0, append=0))
         blocks = as_blocks(edges[::2], edges[1::2])

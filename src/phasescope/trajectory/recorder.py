@@ -214,7 +214,8 @@ class Recorder:
             self._lock.release()
             raise
         finish = self._live.lost(self._lock.release)
-        self._unclosed = unclosed.watch(self._live, self.directory, finish)
+        release = self._lock.release
+        self._unclosed = unclosed.watch(self._live, self.directory, finish, release)
         return self
 
     def close(self, status: Literal["complete", "interrupted"] = "complete") -> None:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 class _Unclosed:
     recording: weakref.ref[Recording]
     finish: Callable[[], None]
+    release: Callable[[], None]
     directory: Path
     process: int
 
@@ -34,20 +35,27 @@ _unclosed: dict[int, _Unclosed] = {}
 _keys = itertools.count()
 
 
-def watch(recording: Recording, directory: Path, finish: Callable[[], None]) -> int:
+def watch(
+    recording: Recording,
+    directory: Path,
+    finish: Callable[[], None],
+    release: Callable[[], None],
+) -> int:
     """Remember a recording, and finish those that nobody can close any more.
 
     Args:
         recording: Held weakly.
         directory: Where it goes.
-        finish: Writes what is left of it once it is gone; must hold neither it nor its model.
+        finish: Writes what is left of it once it is gone, and releases its directory; must hold
+            neither it nor its model.
+        release: Lets others write into the directory.
 
     Returns:
         The key for `forget`.
     """
     _finish_lost()
     key = next(_keys)
-    _unclosed[key] = _Unclosed(weakref.ref(recording), finish, directory, os.getpid())
+    _unclosed[key] = _Unclosed(weakref.ref(recording), finish, release, directory, os.getpid())
     return key
 
 
@@ -65,6 +73,7 @@ def finish_all() -> None:
         forget(key)
         if recording is not None:
             _finish(entry, lambda recording=recording: recording.close("interrupted"))
+            entry.release()
 
 
 def _finish_lost() -> None:
