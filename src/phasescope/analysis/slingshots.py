@@ -120,11 +120,14 @@ def find_slingshots(
     for _ in range(n_rotations):
         turned = np.roll(burst, int(generator.integers(window, len(burst) - window)))
         as_many += sum(bool(turned[x].any()) for x in touching) >= kept.sum()
+    rows = torch.from_numpy(kept)
     return Slingshots(
         Spikes(
             spikes.direction,
-            *(x[torch.from_numpy(kept)] for x in (spikes.start, spikes.peak, spikes.end)),
-            spikes.height[torch.from_numpy(kept)],
+            spikes.start[rows],
+            spikes.peak[rows],
+            spikes.end[rows],
+            spikes.height[rows],
         ),
         torch.tensor([growth[x].max() for x, k in zip(touching, kept, strict=True) if k]).double(),
         ordinary,

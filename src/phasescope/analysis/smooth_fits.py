@@ -87,7 +87,7 @@ def fit_walk(blocks: LogBlocks) -> float:
         z = d / scale
         for drift in (0.0, z.mean()):
             for theta in np.linspace(0.0, 0.95, 20):
-                errors = lfilter([1.0], [1.0, -theta], z - drift)
+                errors = np.asarray(lfilter([1.0], [1.0, -theta], z - drift))
                 variance = max(float(errors @ errors) / (n - 1), 1e-300)
                 # The likelihood of the values themselves, with the same constant as `_criterion`.
                 value = (n - 1) * math.log(variance) + 2 * float(np.log(scale).sum())

@@ -198,7 +198,12 @@ def _transitions(blocks: LogBlocks, fits: list[Fit]) -> tuple[Transition, ...]:
         tau += (onset - 1.96 * error_o, onset + 1.96 * error_o)
         points = [math.expm1(min(max(x, 0.0), 60.0)) for x in tau]
         rows.append(
-            Transition(*points, h, math.sqrt(max(C[2, 2], 0.0)), fits[i].bic - fits[i + 1].bic)
+            Transition(
+                *(points[0], points[1], points[2], points[3], points[4], points[5], points[6]),
+                h,
+                math.sqrt(max(C[2, 2], 0.0)),
+                fits[i].bic - fits[i + 1].bic,
+            )
         )
     return tuple(sorted(rows, key=lambda x: x.midpoint))
 

@@ -60,7 +60,8 @@ class MaskedEnsemble:
     ) -> None:
         check_growth(grow, every, until, fraction, generator)
         self.optimizer, self.masks, self.generator = optimizer, masks, generator
-        self.grow, self.every, self.until, self.fraction = grow, every, until, fraction
+        self.grow: Grow | None = grow
+        self.every, self.until, self.fraction = every, until, fraction
         self.n_updates = 0
 
     def update(self, params: Params, grads: Mapping[str, Tensor]) -> None:

@@ -76,7 +76,8 @@ class SparseTraining:
     ) -> None:
         check_growth(grow, every, until, fraction, generator)
         self.optimizer, self.masks, self.generator = optimizer, masks, generator
-        self.grow, self.every, self.until, self.fraction = grow, every, until, fraction
+        self.grow: Grow | None = grow
+        self.every, self.until, self.fraction = every, until, fraction
         parameters = dict(model.named_parameters())
         for name, mask in masks.items():
             if name not in parameters or parameters[name].shape != mask.shape:

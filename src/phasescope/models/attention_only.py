@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import cast
 
 import torch
 from jaxtyping import Float, Int
@@ -69,6 +70,12 @@ class AttentionOnly(nn.Module):
         scale = 1 / math.sqrt(d_model)
         self.unembed = nn.ParameterDict({"W_U": _normal((d_model, d_vocab), scale, generator)})
 
+    @property
+    def attention(self) -> list[Attention]:
+        """The attention of every layer."""
+        blocks = [cast("nn.ModuleDict", block) for block in self.blocks]
+        return [cast("Attention", block["attn"]) for block in blocks]
+
     def forward(self, tokens: Int[Tensor, "b t"]) -> Float[Tensor, "b t v"]:
         """Logits of the next token at every position."""
         return self.run(tokens)[0]
@@ -95,9 +102,8 @@ class AttentionOnly(nn.Module):
         positions = self.pos_embed["W_pos"][: tokens.shape[1]]
         found: list[Tensor] = []
         outputs: list[Tensor] = []
-        for i, block in enumerate(self.blocks):
-            normed = block["ln1"](x)
-            attention = block["attn"]
+        for i, (block, attention) in enumerate(zip(self.blocks, self.attention, strict=True)):
+            normed = cast("nn.ModuleDict", block)["ln1"](x)
             if not patterns and not replace:
                 x = x + attention(normed, positions)
                 continue

@@ -81,9 +81,8 @@ class ResNet(nn.Module):
                 f"{in_channels}."
             )
         self.small_images, self.n_stages = small_images, len(n_blocks)
-        stem = {"kernel_size": 3, "padding": 1} if small_images else None
-        stem = stem or {"kernel_size": 7, "stride": 2, "padding": 3}
-        self.conv1 = nn.Conv2d(in_channels, width, bias=False, **stem)
+        kernel, stride, padding = (3, 1, 1) if small_images else (7, 2, 3)
+        self.conv1 = nn.Conv2d(in_channels, width, kernel, stride, padding, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
         n_in = width
         for stage, n in enumerate(n_blocks):

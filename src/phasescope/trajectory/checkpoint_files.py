@@ -197,8 +197,10 @@ class CheckpointTensors:
         for key, tensor in state.items():
             why = _why_left_out(str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape))
             place = (
-                tensor.untyped_storage().data_ptr(), tensor.storage_offset(), tuple(tensor.shape),
-            )  # fmt: skip
+                tensor.untyped_storage().data_ptr(),
+                int(tensor.storage_offset()),
+                tuple(tensor.shape),
+            )
             if not why and seen.setdefault(place, key) != key:
                 why = f"shares the memory of {seen[place]}"
             entries.append((key, tuple(tensor.shape), why))

@@ -205,10 +205,10 @@ def _statistics(
 
 @contextmanager
 def _hooked(layers: Mapping[str, nn.Module], hook: Hook) -> Iterator[None]:
-    handles = [
-        module.register_forward_hook(lambda module, args, out, name=name: hook(name, out))
-        for name, module in layers.items()
-    ]
+    def named(name: str) -> Callable[[nn.Module, Any, Tensor], Tensor | None]:
+        return lambda module, args, out: hook(name, out)
+
+    handles = [layer.register_forward_hook(named(name)) for name, layer in layers.items()]
     try:
         yield
     finally:

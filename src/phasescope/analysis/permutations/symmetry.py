@@ -62,11 +62,11 @@ class Block:
     def permuted(self, block: Tensor, permutations: Mapping[str, Tensor]) -> Tensor:
         """The part in another order; groups that are not named keep theirs."""
         for axis, group in enumerate(self.groups):
-            if group in permutations and self.parents[axis] is None:
+            if group is not None and group in permutations and self.parents[axis] is None:
                 block = block.index_select(axis, permutations[group].to(block.device))
         for axis, group in enumerate(self.groups):
             parent = self.parents[axis]
-            if group in permutations and parent is not None:
+            if group is not None and group in permutations and parent is not None:
                 index = permutations[group].to(block.device)
                 index = index if parent < axis else index.T
                 shape = [n if d in (parent, axis) else 1 for d, n in enumerate(self.shape)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from scipy.stats import spearmanr
 from torch import Tensor
@@ -34,7 +35,7 @@ def ablated(run: ps.Run, config: Config) -> dict[str, Any]:
         "effects": effects,
         "mass": mass,
         "rank_correlation": {
-            name: float(spearmanr(mass, values).statistic) for name, values in effects.items()
+            name: float(np.asarray(spearmanr(mass, values))[0]) for name, values in effects.items()
         },
     }
 

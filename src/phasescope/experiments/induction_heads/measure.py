@@ -135,8 +135,8 @@ def head_scores(model: AttentionOnly, data: Probes) -> dict[str, Tensor]:
     usual, distinct = patterns(data.chains.tokens[:N_PROBES]), patterns(data.distinct)
     segment = data.twice.shape[1] // 2
     direct = [
-        model.embed["W_E"] @ block["attn"].W_V @ block["attn"].W_O @ model.unembed["W_U"]
-        for block in model.blocks
+        model.embed["W_E"] @ attention.W_V @ attention.W_O @ model.unembed["W_U"]
+        for attention in model.attention
     ]
     return {
         "stripe": torch.cat([ps.stripe_score(p, segment) for p in twice]),
@@ -150,13 +150,12 @@ def head_scores(model: AttentionOnly, data: Probes) -> dict[str, Tensor]:
 
 def compositions(model: AttentionOnly) -> ps.Composition:
     """Compositions of all pairs of heads."""
-    stacked = [
-        torch.cat([getattr(block["attn"], name) for block in model.blocks])
+    Q, K, V, O = (  # noqa: E741 - the field's names
+        torch.cat([getattr(attention, name) for attention in model.attention])
         for name in ("W_Q", "W_K", "W_V", "W_O")
-    ]
-    n = len(model.blocks[0]["attn"].W_Q)
-    layers = [i for i in range(len(model.blocks)) for _ in range(n)]
-    return ps.composition(*stacked, layers)
+    )
+    layers = [i for i, attention in enumerate(model.attention) for _ in attention.W_Q]
+    return ps.composition(Q, K, V, O, layers)
 
 
 def _pairs(rows: list[Tensor], heads: list[str]) -> dict[str, list[float]]:
@@ -177,8 +176,8 @@ def movement(run: ps.Run, config: Config, model: AttentionOnly) -> dict[str, Any
         run.weights, components=ps.components(model, "heads"), learning_rates=rates
     )
     free = ps.head_changes(run.weights, head_factors(model))
-    names = run.weights.parameters.names
-    last = run.weights.parameters.unflatten(torch.from_numpy(run.weights[-1]))
+    table = run.parameters
+    names, last = table.names, table.unflatten(torch.from_numpy(run.weights[-1]))
     singular = []
     for name in names:
         if name.endswith("W_V"):  # the directions that a layer's values read, by their strength

@@ -60,6 +60,7 @@ def train(config: Config, directory: Path, tell: Callable[[float, str], None]) -
     )
     data = mixture(config)
     generator = torch.Generator().manual_seed(10_000 + config.seed)
+    drawn = torch.empty(0, dtype=torch.int64)
     save = {"weights": ps.every(config.measure_every)}
     with ps.Recorder(directory, model, optimizer, n_steps=config.n_steps, save=save) as recorder:
         for step in range(config.n_steps):
