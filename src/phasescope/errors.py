@@ -1,10 +1,4 @@
-"""The few exceptions that a caller would catch, and warnings at the line of the caller."""
-
-import sys
-import warnings
-
-# Whose lines mean nothing to the author of a training loop.
-_INSIDE = ("phasescope", "torch", "transformers", "accelerate", "lightning", "jaxtyping")
+"""The few exceptions that a caller would catch, and the warning about a recording."""
 
 
 class PhasescopeError(Exception):
@@ -25,18 +19,3 @@ class DataError(PhasescopeError):
 
 class RecordingWarning(UserWarning):
     """What was recorded is usable but surprising, such as a gradient that is not finite."""
-
-
-def warn(message: str) -> None:
-    """Warn of something surprising in a recording, at the line of the training loop it comes from.
-
-    Not for the writer's thread: what it has to say is kept for the loop.
-    """
-    level, frame = 2, sys._getframe(1)
-    while _is_inside(frame.f_globals.get("__name__", "")) and frame.f_back is not None:
-        level, frame = level + 1, frame.f_back
-    warnings.warn(message, RecordingWarning, stacklevel=level)
-
-
-def _is_inside(module: str) -> bool:
-    return module.partition(".")[0] in _INSIDE

@@ -10,12 +10,13 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-from phasescope.errors import RecordingError, warn
+from phasescope.errors import RecordingError
 from phasescope.trajectory.blocks import Row
 from phasescope.trajectory.channels import Channel
 from phasescope.trajectory.flat import FlatParameters
 from phasescope.trajectory.optimizers import DecayFactor
 from phasescope.trajectory.schema import UNCLIPPED
+from phasescope.trajectory.warn import warn
 
 Channels = Mapping[str, tuple[Channel, Callable[[int], bool]]]
 # A few numbers about one tensor per parameter: norms, norms of components, a sketch.

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from phasescope.errors import RecordingError, warn
+from phasescope.errors import RecordingError
 from phasescope.trajectory import schema
 from phasescope.trajectory.checkpoint import (
     Snapshot,
@@ -28,6 +28,7 @@ from phasescope.trajectory.distributed import Attendance, process_rank
 from phasescope.trajectory.optimizers import moment_names
 from phasescope.trajectory.schedule import Schedule
 from phasescope.trajectory.sharding import sharded_names
+from phasescope.trajectory.warn import warn
 
 
 class Checkpoints:

@@ -17,7 +17,8 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from phasescope.errors import RecordingError, warn
+from phasescope.errors import RecordingError
+from phasescope.trajectory.warn import warn
 
 if TYPE_CHECKING:
     from torch.distributed.fsdp import FSDPModule

@@ -11,7 +11,6 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from phasescope.errors import warn
 from phasescope.parameters import named_parameters
 from phasescope.trajectory.checkpoints import Checkpoints
 from phasescope.trajectory.contents import Contents
@@ -20,6 +19,7 @@ from phasescope.trajectory.hooks import Hooks, backward_scale, check_scaler
 from phasescope.trajectory.optimizers import check_owned
 from phasescope.trajectory.runfile import RunFile
 from phasescope.trajectory.session import Session
+from phasescope.trajectory.warn import warn
 
 FLUSH_SECONDS = 5.0
 

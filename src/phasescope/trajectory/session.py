@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from phasescope.errors import RunError, warn
+from phasescope.errors import RunError
 from phasescope.trajectory import schema
 from phasescope.trajectory.captures import Captures
 from phasescope.trajectory.channels import Channel, Job, MetricsLog, WriterThread
@@ -20,6 +20,7 @@ from phasescope.trajectory.nonfinite import NonFiniteWatch
 from phasescope.trajectory.probes import ProbeCapture
 from phasescope.trajectory.quiet import QuietWriter
 from phasescope.trajectory.store import ArraySpec, TrajectoryStore
+from phasescope.trajectory.warn import warn
 
 _SKIPPED = {"scale": ArraySpec("float64", (), (), 4096, fill=float("nan"))}
 

@@ -9,7 +9,8 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from phasescope.errors import RunError, warn
+from phasescope.errors import RunError
+from phasescope.trajectory.warn import warn
 
 FORWARDED = "forwarded.json"
 # Groups of which every row is forwarded. Their rows are in the order of steps.

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from phasescope.errors import warn
+from phasescope.trajectory.warn import warn
 
 if TYPE_CHECKING:
     from phasescope.trajectory.recording import Recording
