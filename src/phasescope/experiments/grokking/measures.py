@@ -144,7 +144,7 @@ def developments(
     Example:
         >>> phases = [{"name": "circuit formation", "start": 0, "end": 10},
         ...           {"name": "clean-up", "start": 10, "end": 20}]
-        >>> found = developments(phases, [0, 10, 20], {n: [0, 1, 4] for n in DEVELOPMENTS})
+        >>> found = developments(phases, [0, 10, 20], {n: [0.0, 1.0, 4.0] for n in DEVELOPMENTS})
         >>> found["pure_neurons"]
         0.25
     """

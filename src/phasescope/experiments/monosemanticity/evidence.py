@@ -17,6 +17,7 @@ from phasescope.experiments.monosemanticity.config import (
     setting,
 )
 from phasescope.experiments.rules import Share, share
+from phasescope.experiments.runner import seeds_of
 
 MATCHED = 0.02  # largest relative difference of two held-out losses that count as equal
 
@@ -28,9 +29,15 @@ class Evidence:
 
     def __init__(self, results: Sequence[Results]) -> None:
         self._found: dict[Config, list[tuple[Results, int]]] = {}
-        for result in results:
+        counted: dict[Config, set[int]] = {}
+        # A seed counts once, whichever batches it was part of: the largest batch first.
+        for result in sorted(results, key=lambda r: -r.config.n_seeds):
+            seeds = set(seeds_of(result.config))
             for i, point in enumerate(result.config.points):
-                self._found.setdefault(_deciding(point), []).append((result, i))
+                known = counted.setdefault(_deciding(point), set())
+                if seeds.isdisjoint(known):
+                    known |= seeds
+                    self._found.setdefault(_deciding(point), []).append((result, i))
 
     def missing(self, needs: Sequence[Config]) -> list[str]:
         """Names of the points that were not run."""
