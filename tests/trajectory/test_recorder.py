@@ -407,6 +407,8 @@ def test_a_forgotten_end_step_is_an_error_that_names_it(tmp_path):
     [
         ({"gradient": ps.every(1)}, KeyError, "Did you mean 'gradients'"),
         ({"gradients": 1}, TypeError, "requires a schedule, but 1 arrived"),
+        (["gradients"], TypeError, r"dictionary .* but list arrived.*save=\{'gradients'"),
+        ({"sketches": ps.every(1)}, ValueError, r"^save=\{'sketches': ...\} needs sketch=ps.Count"),
         ({"gradients": ps.log_spaced(5)}, ValueError, "Pass Recorder.*n_steps"),
         ({"gradients/fc": ps.every(1)}, KeyError, "has no parts"),
         ({"norms/momentum": ps.every(1)}, KeyError, "the parts of 'norms' are"),
@@ -431,7 +433,7 @@ def test_bad_save_arguments_say_what_to_do(tmp_path, unchecked_types, save, erro
 def test_an_optimizer_without_state_has_no_moments_and_unknown_decay_is_refused(tmp_path):
     model = nn.Linear(2, 1)
     plain = torch.optim.SGD(model.parameters(), lr=0.1)
-    with pytest.raises(ValueError, match="keeps none"):
+    with pytest.raises(ValueError, match=r"which SGD keeps .* not known. Name them"):
         ps.Recorder(tmp_path / "run", model, plain, save={"moments": ps.every(1)})
     decayed = torch.optim.SGD(model.parameters(), lr=0.1, weight_decay=0.1)
     with pytest.raises(ValueError, match="how SGD applies its weight decay is not known"):
@@ -442,6 +444,43 @@ def test_an_optimizer_without_state_has_no_moments_and_unknown_decay_is_refused(
         "norms/updates",
         "norms/weights",
     ]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"checkpoint": 5}, r"checkpoint= requires a schedule, but 5 .*every\(500\)"),
+        ({"state": {"a": 3}}, "with state_dict and load_state_dict, but 'a' is int"),
+        ({"components": ["full"]}, r"list arrived. Write components=ps.components\(model"),
+    ],
+)
+def test_arguments_of_another_kind_are_refused_at_once(tmp_path, unchecked_types, options, message):
+    model = nn.Linear(2, 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    save = {"norms": ps.every(1)}
+    with pytest.raises(TypeError, match=message):
+        ps.Recorder(tmp_path / "run", model, optimizer, save=save, **options)
+    with pytest.raises(TypeError, match=r"one torch.optim.Optimizer is required, but list"):
+        ps.Recorder(tmp_path / "run", model, [optimizer], save=save)
+
+
+def test_a_group_that_was_not_recorded_has_no_data_set(tmp_path):
+    model = nn.Linear(2, 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with ps.Recorder(tmp_path / "run", model, optimizer, save={"norms": ps.every(1)}):
+        pass
+    with pytest.raises(KeyError, match=r"not recorded 'metrics'.*recorder.log\("):
+        ps.open_run(tmp_path / "run").dataset("metrics")
+
+
+def test_the_columns_of_a_plan_stand_below_each_other(tmp_path):
+    model = nn.Linear(2, 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    save = {"component_norms": ps.every(1), "gradients": ps.every(1)}
+    parts = ps.components(model, "full")
+    recorder = ps.Recorder(tmp_path / "run", model, optimizer, save=save, components=parts)
+    lines = [line for line in str(recorder.plan()).splitlines() if "every(1)" in line]
+    assert len({line.index("every(1)") for line in lines}) == 1
 
 
 def test_a_foreign_optimizer_is_refused(tmp_path):

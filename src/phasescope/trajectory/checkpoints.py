@@ -52,6 +52,17 @@ class Checkpoints:
         schedule: Schedule | None,
         n_steps: int | None,
     ) -> None:
+        if schedule is not None and not isinstance(schedule, Schedule):
+            raise TypeError(
+                f"checkpoint= requires a schedule, but {schedule!r} arrived. Write every(500), "
+                "at(0, 100), log_spaced(20), or a union of these with |."
+            )
+        for name, item in state.items():
+            if not isinstance(item, Stateful):
+                raise TypeError(
+                    "state= takes objects with state_dict and load_state_dict, but "
+                    f"{name!r} is {type(item).__name__}. Wrap it in a class that has them."
+                )
         self.schedule = schedule
         self.scalers = [s for s in state.values() if isinstance(s, torch.amp.GradScaler)]
         self._due = schedule.resolve(n_steps) if schedule else None

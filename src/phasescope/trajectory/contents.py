@@ -79,6 +79,11 @@ def make_contents(
         TypeError: `save` holds something that is no schedule.
         ValueError: The arguments do not fit together.
     """
+    if not isinstance(components, Mapping):
+        raise TypeError(
+            "components= takes components by name, but "
+            f"{type(components).__name__} arrived. Write components=ps.components(model, 'layers')."
+        )
     parsed = parse_save(save, probes)
     factor = decay or decay_factor(optimizer)
     specs = group_specs(

@@ -76,10 +76,11 @@ class Plan:
         """The plan as a table."""
         length = "unknown number of" if self.n_steps is None else f"{self.n_steps:,}"
         lines = [f"{self.n_parameters:,} parameters, {length} updates"]
+        width = max(22, *(len(row.name) for row in self.rows)) if self.rows else 22
         for row in self.rows:
             n = "" if row.n_rows is None else f" x {row.n_rows:,} = {format_bytes(row.total or 0)}"
             per_row = format_bytes(row.bytes_per_row)
-            lines.append(f"  {row.name:22s} {row.schedule:32s} {per_row:>9s}{n}")
+            lines.append(f"  {row.name:{width}s} {row.schedule:32s} {per_row:>9s}{n}")
             if row.name == self._last_of_components:
                 lines += [f"      {line}" for line in self.components]
         total = self.total_bytes
@@ -153,6 +154,11 @@ def parse_save(
         TypeError: A value is not a schedule.
         ValueError: Nothing would be saved, or arrays of one group have different schedules.
     """
+    if not isinstance(save, Mapping):
+        raise TypeError(
+            "save= takes a dictionary of groups and their schedules, but "
+            f"{type(save).__name__} arrived. Write save={{'gradients': every(1)}}."
+        )
     if not save:
         raise ValueError(
             "save= is empty, so nothing would be saved. Write save={'gradients': every(1)}, or "
@@ -229,9 +235,12 @@ def group_specs(
         ("sketches", sketch_size, "sketch=ps.CountSketch(65_536)"),
     ):
         if (group in save) != (size > 0):
-            there, lacking = (f"save= asks for {group!r}", argument)
+            there, lacking = f"save={{{group!r}: ...}}", argument
             if size:
-                there, lacking = argument, f"save={{{group!r}: ps.every(1)}}"
+                there, lacking = (
+                    argument.partition("=")[0] + "=",
+                    f"save={{{group!r}: ps.every(1)}}",
+                )
             raise ValueError(f"{there} needs {lacking} beside it, but that is missing.")
     specs: dict[str, dict[str, ArraySpec]] = {}
     for group, schedules in save.items():
@@ -242,8 +251,9 @@ def group_specs(
             names = [name for name in schedules if name] or moment_names(optimizer)
             if not names:
                 raise ValueError(
-                    f"save= asks for moments, but {type(optimizer).__name__} with these settings "
-                    "keeps none. Leave 'moments' out, or name them: 'moments/<state name>'."
+                    f"save= asks for moments, but which {type(optimizer).__name__} keeps with "
+                    "these settings, if any, is not known. Name them, 'moments/<name in its "
+                    "state>' (for Muon 'moments/momentum_buffer'), or leave 'moments' out."
                 )
             specs[group] = {name: parameter_spec(table.size, dtype) for name in names}
         elif group != "probes":

@@ -143,6 +143,8 @@ class Run:
         """A group as a labelled xarray Dataset, lazily read: ``run.dataset("metrics")``."""
         import xarray
 
+        if self._nodes.get(group, {}).get("node_type") != "group":
+            raise KeyError(self._why_missing(group))
         return xarray.open_zarr(self.path / STORE, group=group)
 
     def __repr__(self) -> str:

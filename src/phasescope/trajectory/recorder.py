@@ -120,6 +120,11 @@ class Recorder:
         on_failure: OnFailure = "raise",
         resume: bool | Mapping[str, Any] = False,
     ) -> None:
+        if not isinstance(optimizer, torch.optim.Optimizer):
+            raise TypeError(
+                f"one torch.optim.Optimizer is required, but {type(optimizer).__name__} arrived. "
+                "Of several optimizers each has a Recorder and a directory of its own."
+            )
         self.directory = Path(directory)
         self.model = model
         self.optimizer = optimizer
