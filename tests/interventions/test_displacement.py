@@ -149,3 +149,11 @@ def test_a_module_with_two_names_has_its_own_weights_afterwards():
     assert model.other.weight is model.first.weight
     for name, value in model.state_dict().items():
         assert torch.equal(value, before[name])
+
+
+def test_weights_that_are_not_finite_are_refused():
+    model = seeded(lambda: nn.Linear(2, 1), 0)
+    start = flat_weights(model)
+    start[1] = math.nan
+    with pytest.raises(ValueError, match=r"finite weights are required .*length nan. Check start="):
+        ablate(model, start, random_subspace(3, 1, seed=0), lambda m: 0.0)

@@ -5,6 +5,7 @@ Letters: k directions, P parameters, m strengths, n controls, c measured numbers
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -125,6 +126,11 @@ def ablate(
     end = flat_weights(model)
     step = end - ablated(start, end, part)
     removed, displacement = float(step.norm()), float((end - start).norm())
+    if not math.isfinite(displacement):
+        raise ValueError(
+            "finite weights are required at both ends of the training, but their difference has "
+            f"length {displacement}. Check start= and the model's weights for NaN and infinity."
+        )
     if not removed > 0:
         raise ValueError(
             f"a part in which the training moved is required, but the displacement (length "
