@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from phasescope.errors import PhasescopeError
+from phasescope.experiments.settings import compact
 from phasescope.report import (
     Claim,
     ExperimentResults,
@@ -204,7 +205,7 @@ def finish(
                 environment=environment,
                 seeds=seeds,
                 claims=tuple(claims),
-                settings={"runs": [_compact(run) for run in runs]},
+                settings={"runs": [compact(run) for run in runs]},
             ),
         )
     title = name.replace("_", " ").capitalize()
@@ -224,14 +225,3 @@ def finish(
         numbers={"runs": runs},
     )
     return claims, report
-
-
-def _compact(value: Any) -> Any:
-    """Numbers to six digits: committed results are read by people and diffed."""
-    if isinstance(value, float):
-        return float(f"{value:.6g}")
-    if isinstance(value, dict):
-        return {key: _compact(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_compact(item) for item in value]
-    return value

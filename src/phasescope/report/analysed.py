@@ -8,8 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import torch
+
 from phasescope.analysis.gram import Gram, gram
-from phasescope.analysis.ranks import rank_summary
+from phasescope.analysis.paths import path_walk_null
+from phasescope.analysis.ranks import count_above, rank_summary
 from phasescope.analysis.spectrum import spectrum
 from phasescope.report.nulls import (
     THRESHOLDS,
@@ -135,7 +138,11 @@ def _other_nulls(
     """Random signs and whitened noise, or random walks beside a path; or why not."""
     try:
         if series.startswith(("weights", "probes")):
-            return path_beside_walks(recorded)[2]
+            path = gram(recorded, dtype=torch.float64)
+            _, centred, numbers = path_beside_walks(path)
+            walks = {"raw": path_walk_null(path, center="none"), "centred": centred}
+            counts = {n: [count_above(w.S, t) for t in THRESHOLDS] for n, w in walks.items()}
+            return numbers | {"null_counts": counts}
         if why is None:
             return null_counts(recorded, matrix, progress=tell).to_dict()
     except ValueError as error:  # such as a step without norm: the table stands

@@ -11,10 +11,9 @@ import torch
 
 from phasescope.analysis.columns import StepMatrix
 from phasescope.analysis.flips import FlipRankTest, flip_rank_test
-from phasescope.analysis.gram import Gram, gram
+from phasescope.analysis.gram import Gram
 from phasescope.analysis.located import LocatedComponents, located_components
 from phasescope.analysis.paths import path_p_values, path_walk_null
-from phasescope.analysis.ranks import count_above
 from phasescope.analysis.spectrum import Spectrum, spectrum
 from phasescope.analysis.walks import WalkNull
 from phasescope.analysis.whitening import whitened_gram
@@ -93,6 +92,7 @@ def null_counts(
         ValueError: There are too few steps, or one cannot be normalised.
 
     Example:
+        >>> from phasescope.analysis.gram import gram
         >>> A = torch.randn(20, 400, generator=torch.Generator().manual_seed(0))
         >>> null_counts(A, gram(A)).to_dict()["flip_rank"]
         0
@@ -117,37 +117,33 @@ def null_counts(
     return NullCounts(flips, equal, located, time.perf_counter() - start)
 
 
-def path_beside_walks(A: StepMatrix) -> tuple[Spectrum, WalkNull, dict[str, Any]]:
+def path_beside_walks(g: Gram) -> tuple[Spectrum, WalkNull, dict[str, Any]]:
     """The principal components of a path beside random walks of its own increments.
 
     Args:
-        A: Points × columns: weights, logits or losses.
+        g: Of points × columns (weights, logits or losses), computed in float64: increments are
+            differences of large numbers.
 
     Returns:
         Spectrum and null, centred over steps; and the shares of the first components with the 95 %
-        range of the walks and p-values, and how many values of the walks exceed the thresholds.
+        range of the walks and p-values.
 
     Raises:
         ValueError: There are too few points, or they do not move.
 
     Example:
+        >>> from phasescope.analysis.gram import gram
         >>> A = torch.randn(20, 400, generator=torch.Generator().manual_seed(0)).cumsum(0)
-        >>> path_beside_walks(A)[2]["p"][0] > 0.05
+        >>> path_beside_walks(gram(A, dtype=torch.float64))[2]["p"][0] > 0.05
         True
     """
-    g = gram(A, dtype=torch.float64)  # increments are differences of large numbers
     null = path_walk_null(g)
     found = spectrum(g, center="steps")
     k = min(3, len(found.S))
     shares = found.S**2 / (found.S**2).sum()
     ends = null.shares[:, :k].quantile(torch.tensor([0.025, 0.975]).double(), dim=0)
-    raw = path_walk_null(g, center="none")
     return found, null, {
         "n_draws": len(null.draws),
-        "null_counts": {
-            "raw": [count_above(raw.S, level) for level in THRESHOLDS],
-            "centred": [count_above(null.S, level) for level in THRESHOLDS],
-        },
         "shares": shares[:k].tolist(),
         "walk_low": ends[0].tolist(),
         "walk_high": ends[1].tolist(),

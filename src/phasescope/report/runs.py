@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 
 from phasescope.analysis.gram import Gram, gram
 from phasescope.analysis.profiles import time_profiles as profiles
@@ -191,7 +192,7 @@ def _beside_nulls(run: Run, group: str, matrix: Gram, drawn: dict[str, Figure]) 
 
 
 def _paths(run: Run, group: str, figures: dict[str, Figure]) -> dict[str, Any]:
-    found, null, numbers = path_beside_walks(run[group])
+    found, null, numbers = path_beside_walks(gram(run[group], dtype=torch.float64))
     drawn = {
         f"{group}_explained": explained_variance(found, null),
         f"{group}_scores": principal_scores(found, null),

@@ -18,6 +18,8 @@ from phasescope.training.ensemble_optimizers import (
     Params,
     PerSeed,
     check_setting,
+    moments_of,
+    moments_state,
     per_seed,
     shaped,
 )
@@ -122,10 +124,7 @@ class EnsembleLAMB:
 
     def state_dict(self) -> dict[str, Tensor]:
         """Moments and number of updates: tensors under flat names, as safetensors takes them."""
-        named = {}
-        for name, (first, second) in self._moments.items():
-            named |= {f"{name}.m": first, f"{name}.v": second}
-        return {**named, "n_updates": torch.tensor(self.n_updates)}
+        return moments_state(self._moments, self.n_updates)
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Go on from what `state_dict` returned.
@@ -134,8 +133,7 @@ class EnsembleLAMB:
             state: From an optimizer of the same parameters.
         """
         self.n_updates = int(state["n_updates"])
-        names = dict.fromkeys(key[:-2] for key in state if key.endswith((".m", ".v")))
-        self._moments = {n: (state[f"{n}.m"].clone(), state[f"{n}.v"].clone()) for n in names}
+        self._moments = moments_of(state)
 
 
 def cosine_cycles(half_period: int) -> LearningRateFactor:

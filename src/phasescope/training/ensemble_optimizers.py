@@ -188,10 +188,7 @@ class EnsembleAdam:
 
     def state_dict(self) -> dict[str, Tensor]:
         """Moments and number of updates: tensors under flat names, as safetensors takes them."""
-        named = {}
-        for name, (first, second, _) in self._moments.items():
-            named |= {f"{name}.m": first, f"{name}.v": second}
-        return {**named, "n_updates": torch.tensor(self.n_updates)}
+        return moments_state(self._moments, self.n_updates)
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Go on from what `state_dict` returned.
@@ -200,8 +197,7 @@ class EnsembleAdam:
             state: From an optimizer of the same parameters.
         """
         self.n_updates = int(state["n_updates"])
-        for name in dict.fromkeys(key[:-2] for key in state if key.endswith((".m", ".v"))):
-            first, second = state[f"{name}.m"].clone(), state[f"{name}.v"].clone()
+        for name, (first, second) in moments_of(state).items():
             self._moments[name] = (first, second, torch.empty_like(first))
 
 
@@ -262,3 +258,17 @@ def check_setting(name: str, value: PerSeed) -> None:
     numbers = value if isinstance(value, Tensor) else torch.tensor(float(value))
     if not bool((numbers.isfinite() & (numbers >= 0)).all()):
         raise ValueError(f"{name} must be finite and not negative, but it is {value}.")
+
+
+def moments_state(moments: Mapping[str, tuple[Tensor, ...]], n_updates: int) -> dict[str, Tensor]:
+    """First and second moments by parameter, and the number of updates, under flat names."""
+    named = {}
+    for name, (first, second, *_) in moments.items():
+        named |= {f"{name}.m": first, f"{name}.v": second}
+    return {**named, "n_updates": torch.tensor(n_updates)}
+
+
+def moments_of(state: Mapping[str, Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
+    """Copies of the moments that `moments_state` named."""
+    names = dict.fromkeys(key[:-2] for key in state if key.endswith((".m", ".v")))
+    return {n: (state[f"{n}.m"].clone(), state[f"{n}.v"].clone()) for n in names}

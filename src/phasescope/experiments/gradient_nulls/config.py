@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from phasescope.analysis.sampling import Scheme
 from phasescope.analysis.spectrum import Center
+from phasescope.experiments.settings import grouped
 
 SOURCE = "G. Baker, SVD of a time series of gradient updates on MNIST (LessWrong), and its thread"
 RUNTIME = "one core: 80 s a seed (MLP on MNIST), 1 to 20 s (the other processes)"
@@ -111,10 +112,7 @@ def setting_of(result: Results) -> str:
 
 def group_by_setting(results: Sequence[Results]) -> dict[str, list[Results]]:
     """The runs of every setting, settings in the order in which they come."""
-    groups: dict[str, list[Results]] = {}
-    for result in results:
-        groups.setdefault(setting_of(result), []).append(result)
-    return groups
+    return grouped(results, setting_of)
 
 
 def for_storage(results: Sequence[Results]) -> list[dict[str, Any]]:

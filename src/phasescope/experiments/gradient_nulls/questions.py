@@ -16,6 +16,7 @@ from torch import Tensor
 import phasescope as ps
 from phasescope.experiments.gradient_nulls.config import SCHEMES, Config
 from phasescope.experiments.gradient_nulls.training import ExamplePaths, Training
+from phasescope.experiments.settings import compact
 
 N_COMPONENTS = (1, 2, 5, 10, 20, 50, 100, 200, 400)
 N_PROFILES = 8
@@ -64,7 +65,7 @@ def answers(
     if training.paths.labels is not None:
         right = training.paths.logits[-1].argmax(1) == training.paths.labels
         numbers["accuracy"] = float(right.double().mean())
-    energies = [[float(f"{e:.4g}") for e in row] for row in profiles.energy.tolist()]
+    energies = compact(profiles.energy.tolist(), 4)
     return numbers, {"profiles": energies, "sample": training.sample, "paths": paths}
 
 

@@ -32,6 +32,7 @@ from phasescope.experiments.gradient_nulls.training import (
     record,
     rows_of,
 )
+from phasescope.experiments.settings import compact
 
 Progress = Callable[[float, str], None]
 _N_DRAWS = 10  # of frozen gradients
@@ -114,4 +115,4 @@ def _deciding_values(gram: ps.Gram) -> list[float]:
     """Singular values of the variant that decides, to four digits."""
     center, unit = VARIANTS[DECIDING]
     values = ps.spectrum(gram, center=center, normalize=unit, time_vectors=False).S
-    return [float(f"{s:.4g}") for s in values.tolist()]
+    return compact(values.tolist(), 4)

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 import phasescope as ps
+from phasescope.experiments.settings import grouped
 
 SOURCE = "G. Baker, SVD of a time series of gradient updates on MNIST (LessWrong), and its thread"
 RUNTIME = "two cores: 20 s a seed (MLP), 3 minutes and 9 GB while it runs (convolutional network)"
@@ -91,10 +92,7 @@ def setting_of(result: Results) -> str:
 
 def group_by_setting(results: Sequence[Results]) -> dict[str, list[Results]]:
     """The runs of every setting, settings in the order in which they come."""
-    groups: dict[str, list[Results]] = {}
-    for result in results:
-        groups.setdefault(setting_of(result), []).append(result)
-    return groups
+    return grouped(results, setting_of)
 
 
 def sample_size(result: Results, wanted: int = 400) -> int:

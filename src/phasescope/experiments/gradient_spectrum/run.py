@@ -22,6 +22,7 @@ from phasescope.experiments.gradient_spectrum.config import (
     Detail,
     Results,
 )
+from phasescope.experiments.settings import compact
 from phasescope.models import MLP, ConvNet, seeded
 from phasescope.training import accuracy, train
 
@@ -194,7 +195,7 @@ def _measure(config: Config, gram: ps.Gram) -> tuple[dict[str, Any], ps.Spectrum
         "samples": {str(m): _samples(config, gram, m, generator) for m in sizes},
         "residuals": _residuals(gram, generator),
         "dropped": _dropped(gram),
-        "singular_values": [float(f"{s:.6g}") for s in (full.S / full.S[0]).tolist()],
+        "singular_values": compact((full.S / full.S[0]).tolist()),
     }
     return numbers, full
 

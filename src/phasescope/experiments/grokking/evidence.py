@@ -158,12 +158,14 @@ def claim(
     verdict: Verdict,
     sentence: str,
     n_seeds: int | None = None,
+    *,
+    source: str = POST,
 ) -> Claim:
-    """A claim of the post from what was found."""
+    """A claim of the post (or of another source) from what was found."""
     return Claim(
         id=id,
         statement=statement,
-        source=POST,
+        source=source,
         rule=rule,
         value=None if found is None else found.mean,
         interval=None if found is None else found.interval,

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 import phasescope as ps
+from phasescope.experiments.settings import compact
 
 FEWEST = 16  # points of a series that can be judged
 Growth = dict[str, Any]
@@ -44,9 +45,7 @@ def key_growth(
     fits = [_fit(key, at, curve) for key, curve in curves.items()] if fitted else []
     return {
         "steps": at,
-        "curves": {
-            str(key): [float(f"{value:.5g}") for value in curve] for key, curve in curves.items()
-        },
+        "curves": {str(key): compact(curve, 5) for key, curve in curves.items()},
         "fits": [fit for fit in fits if fit is not None],
     }
 

@@ -18,6 +18,7 @@ from phasescope.analysis.grokking import fourier_basis, frequency_power, pair_wa
 from phasescope.datasets import Coordinates
 from phasescope.experiments.grokking.config import Config
 from phasescope.experiments.grokking.training import network_at, task_of
+from phasescope.experiments.settings import compact
 from phasescope.interventions import (
     Part,
     ablation_effects,
@@ -206,7 +207,7 @@ def _correlation(x: Float64[Tensor, " c"], y: Float64[Tensor, " c"]) -> dict[str
 
 def _short(values: Float64[Tensor, " c"]) -> list[float]:
     """Four digits."""
-    return [float(f"{x:.4g}") for x in values.tolist()]
+    return compact(values.tolist(), 4)
 
 
 def rho_of(numbers: Mapping[str, Any], kind: str, pair: str) -> float | None:

@@ -14,6 +14,7 @@ from typing import Any
 
 from phasescope.experiments.evidence import OverSeeds, with_enough_seeds
 from phasescope.experiments.grokking.config import Results, setting
+from phasescope.experiments.grokking.evidence import claim
 from phasescope.experiments.grokking.rankings import KINDS, rho_of
 from phasescope.report import Claim, Verdict
 
@@ -64,19 +65,8 @@ def _claim(
     sentence: str,
 ) -> Claim:
     n_seeds = 0 if found is None else found.n_seeds
-    return Claim(
-        id=id,
-        statement=statement,
-        source=THREAD,
-        rule=rule,
-        value=None if found is None else found.mean,
-        interval=None if found is None else found.interval,
-        unit=unit,
-        null=null,
-        n_seeds=n_seeds,
-        verdict=with_enough_seeds(verdict, n_seeds),
-        sentence=sentence,
-    )
+    decided = with_enough_seeds(verdict, n_seeds)
+    return claim(id, statement, rule, found, unit, null, decided, sentence, source=THREAD)
 
 
 def _gradient_count(runs: Sequence[Numbers]) -> Claim:

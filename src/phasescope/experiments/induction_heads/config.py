@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from phasescope.experiments.settings import compact
+
 SOURCE = '"What\'s going on with Per-Component Weight Updates?" (LessWrong); Olsson et al. (2022)'
 RUNTIME = "one core: about a minute per network of two layers, half of it for one layer"
 CLAIM_IDS = ("A17", "A18", "B8", "B9", "B10", "B11", "B12", "B13", "B14", "B15")
@@ -61,7 +63,7 @@ class Results:
 
 def for_storage(results: Sequence[Results]) -> list[dict[str, Any]]:
     """What the committed results keep of the runs: all of it, to four digits."""
-    return [{"config": asdict(r.config), "numbers": _short(r.numbers)} for r in results]
+    return [{"config": asdict(r.config), "numbers": compact(r.numbers, 4)} for r in results]
 
 
 def summary(results: Results) -> dict[str, float]:
@@ -72,13 +74,3 @@ def summary(results: Results) -> dict[str, float]:
         "largest stripe": max(row[-1] for row in heads["stripe"]),
         "largest previous-token score": max(row[-1] for row in heads["previous_token"]),
     }
-
-
-def _short(value: Any) -> Any:
-    if isinstance(value, float):
-        return float(f"{value:.4g}")
-    if isinstance(value, dict):
-        return {key: _short(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_short(item) for item in value]
-    return value

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
+from phasescope.experiments.settings import grouped
+
 SOURCE = "G. Baker, SVD of a time series of gradient updates on MNIST (LessWrong), its thread"
 RUNTIME = "one core: two minutes and a half a seed, 1.2 GB of disk while it runs"
 CLAIM_IDS = ("A20", "A21")
@@ -91,10 +93,7 @@ def setting_of(result: Results) -> str:
 
 def group_by_setting(results: Sequence[Results]) -> dict[str, list[Results]]:
     """The runs of every setting, settings in the order in which they come."""
-    groups: dict[str, list[Results]] = {}
-    for result in results:
-        groups.setdefault(setting_of(result), []).append(result)
-    return groups
+    return grouped(results, setting_of)
 
 
 def row_of(

@@ -38,6 +38,7 @@ from phasescope.experiments.low_rank_replay.ensemble import (
     evaluate,
     split,
 )
+from phasescope.experiments.settings import compact
 from phasescope.interventions import flat_weights, leading_subspace, random_subspace, replay
 from phasescope.models import MLP, seeded
 from phasescope.training import frozen_gradients, train
@@ -177,7 +178,7 @@ def _bases(
         RANDOM: random_subspace(n, max(k, *dimensions), seed=config.seed + _RANDOM),
     }
     values = (spectrum.S / spectrum.S[0])[: max(k, 300)]
-    return bases, [float(f"{s:.4g}") for s in values.tolist()]
+    return bases, compact(values.tolist(), 4)
 
 
 def _frozen_updates(config: Config, data: _Data, scratch: Path) -> np.ndarray | Tensor:

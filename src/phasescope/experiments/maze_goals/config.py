@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from phasescope.datasets import MazeLevels, MazeMix, Walks
+from phasescope.experiments.settings import grouped
 
 SOURCE = "G. Baker, SVD of a time series of gradient updates (LessWrong): its plan for an RL maze"
 RUNTIME = (
@@ -185,10 +186,7 @@ NAMED: dict[str, Config] = {
 
 def group_by_setting(results: Sequence[Results]) -> dict[str, list[Results]]:
     """The runs of every setting, settings in the order in which they come."""
-    groups: dict[str, list[Results]] = {}
-    for result in results:
-        groups.setdefault(setting(result.config), []).append(result)
-    return groups
+    return grouped(results, lambda r: setting(r.config))
 
 
 def for_storage(results: Sequence[Results]) -> list[dict[str, Any]]:

@@ -31,12 +31,12 @@ from phasescope.experiments.mode_connectivity.config import (
     TOY,
     Config,
     Results,
-    for_storage,
     setting,
     summary,
 )
 from phasescope.experiments.mode_connectivity.figures import figures
 from phasescope.experiments.mode_connectivity.run import load, run
+from phasescope.experiments.settings import for_storage
 
 __all__ = [
     "CLAIM_IDS",

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
+
+from phasescope.experiments.settings import grouped, per_seed
 
 SOURCE = (
     "comment thread of Engineering Monosemanticity in Toy Models (arXiv:2211.09169); Git Re-Basin, "
@@ -149,23 +151,9 @@ def setting(config: Config) -> str:
     return name + (", decay at both levels" if config.decay_both else "")
 
 
-def per_seed(results: Sequence[Results], name: str) -> np.ndarray:
-    """A statistic of every seed; NaN where a seed has none."""
-    values = [v for result in results for v in result.numbers["per_seed"][name]]
-    return np.array([np.nan if v is None else v for v in values], dtype=float)
-
-
 def group_by_setting(results: Sequence[Results]) -> dict[str, list[Results]]:
     """The runs of every setting, settings in the order in which they come."""
-    groups: dict[str, list[Results]] = {}
-    for result in results:
-        groups.setdefault(setting(result.config), []).append(result)
-    return groups
-
-
-def for_storage(results: Sequence[Results]) -> list[dict[str, Any]]:
-    """What the committed results hold: every run's configuration and numbers."""
-    return [{"config": asdict(r.config), "numbers": r.numbers} for r in results]
+    return grouped(results, lambda r: setting(r.config))
 
 
 def summary(result: Results) -> dict[str, float]:

@@ -28,12 +28,12 @@ from phasescope.experiments.monosemanticity.config import (
     SOURCE,
     Config,
     Results,
-    for_storage,
     setting,
     summary,
 )
 from phasescope.experiments.monosemanticity.figures import figures
 from phasescope.experiments.monosemanticity.run import expected_cost, load, run
+from phasescope.experiments.settings import for_storage
 
 __all__ = [
     "CLAIM_IDS",

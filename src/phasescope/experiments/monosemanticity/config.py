@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any, Literal
 
@@ -256,11 +256,6 @@ def per_seed(result: Results, point: int, name: str) -> np.ndarray:
     """A statistic of every seed at a point of the grid; NaN where a seed has none."""
     values = result.numbers["points"][point]["per_seed"][name]
     return np.array([np.nan if v is None else v for v in values], dtype=float)
-
-
-def for_storage(results: Sequence[Results]) -> list[dict[str, Any]]:
-    """What the committed results hold: every run's configuration and numbers."""
-    return [{"config": asdict(r.config), "numbers": r.numbers} for r in results]
 
 
 def summary(result: Results) -> dict[str, float]:

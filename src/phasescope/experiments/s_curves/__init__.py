@@ -27,12 +27,12 @@ from phasescope.experiments.s_curves.config import (
     SOURCE,
     Config,
     Results,
-    for_storage,
     setting,
     summary,
 )
 from phasescope.experiments.s_curves.figures import figures
 from phasescope.experiments.s_curves.run import load, run
+from phasescope.experiments.settings import for_storage
 
 __all__ = [
     "CLAIM_IDS",

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
+
+from phasescope.experiments.settings import grouped, per_seed
 
 SOURCE = "A. Jermyn and B. Shlegeris, Multi-Component Learning and S-Curves (LessWrong), and thread"
 RUNTIME = "two cores: 3 to 60 s per setting of 128 seeds, 15 minutes for the whole grid"
@@ -173,21 +175,7 @@ def setting(config: Config) -> str:
 
 def group_by_setting(results: Sequence[Results]) -> dict[str, list[Results]]:
     """The batches of every setting, settings in the order in which they come."""
-    groups: dict[str, list[Results]] = {}
-    for result in results:
-        groups.setdefault(setting(result.config), []).append(result)
-    return groups
-
-
-def per_seed(results: Sequence[Results], name: str) -> np.ndarray:
-    """A statistic of every seed of a setting's batches; NaN where a seed has none."""
-    values = [v for result in results for v in result.numbers["per_seed"][name]]
-    return np.array([np.nan if v is None else v for v in values], dtype=float)
-
-
-def for_storage(results: Sequence[Results]) -> list[dict[str, Any]]:
-    """What the committed results hold: every batch's configuration and numbers."""
-    return [{"config": asdict(r.config), "numbers": r.numbers} for r in results]
+    return grouped(results, lambda r: setting(r.config))
 
 
 def summary(result: Results) -> dict[str, float]:

@@ -19,6 +19,7 @@ References:
     [4] Frankle & Carbin (2019), "The lottery ticket hypothesis", arXiv:1803.03635.
 """
 
+from phasescope.experiments.settings import for_storage
 from phasescope.experiments.sparse_training.claims import claims
 from phasescope.experiments.sparse_training.config import (
     CLAIM_IDS,
@@ -30,7 +31,6 @@ from phasescope.experiments.sparse_training.config import (
     SOURCE,
     Config,
     Results,
-    for_storage,
     setting,
     summary,
 )

@@ -25,6 +25,7 @@ References:
         landscapes", arXiv:1804.08838.
 """
 
+from phasescope.experiments.settings import for_storage
 from phasescope.experiments.spectrum_controls.axes import AXES, PRESETS, SMOKE, Axis
 from phasescope.experiments.spectrum_controls.claims import claims
 from phasescope.experiments.spectrum_controls.config import (
@@ -33,7 +34,6 @@ from phasescope.experiments.spectrum_controls.config import (
     SOURCE,
     Config,
     Results,
-    for_storage,
     summary,
 )
 from phasescope.experiments.spectrum_controls.figures import figures

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -50,11 +49,6 @@ class Results:
 
     config: Config
     numbers: dict[str, Any]
-
-
-def for_storage(results: Sequence[Results]) -> list[dict[str, Any]]:
-    """Every level's configuration and numbers."""
-    return [{"config": asdict(r.config), "numbers": r.numbers} for r in results]
 
 
 def summary(result: Results) -> dict[str, float]:

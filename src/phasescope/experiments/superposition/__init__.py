@@ -15,6 +15,7 @@ References:
     [1] Elhage et al. (2022), "Toy Models of Superposition", transformer-circuits.pub.
 """
 
+from phasescope.experiments.settings import for_storage
 from phasescope.experiments.superposition.claims import claims
 from phasescope.experiments.superposition.config import (
     CLAIM_IDS,
@@ -25,7 +26,6 @@ from phasescope.experiments.superposition.config import (
     SOURCE,
     Config,
     Results,
-    for_storage,
     setting,
     summary,
 )

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+
+from phasescope.experiments.settings import grouped, per_seed
 
 SOURCE = "Elhage et al. (2022), Toy Models of Superposition, 'The Geometry of Superposition'"
 RUNTIME = "one core: 5 minutes for 100 seeds of the deciding setting; published size: see the page"
@@ -114,12 +116,6 @@ def setting(config: Config) -> str:
     return name
 
 
-def per_seed(results: Sequence[Results], name: str) -> np.ndarray:
-    """A statistic of every seed of a setting's batches; NaN where a seed has none."""
-    values = [v for result in results for v in result.numbers["per_seed"][name]]
-    return np.array([np.nan if v is None else v for v in values], dtype=float)
-
-
 def per_group(results: Sequence[Results], name: str) -> np.ndarray:
     """A statistic of every group of seeds of a setting's batches."""
     return np.array([v for result in results for v in result.numbers["per_group"][name]])
@@ -127,15 +123,7 @@ def per_group(results: Sequence[Results], name: str) -> np.ndarray:
 
 def group_by_setting(results: Sequence[Results]) -> dict[str, list[Results]]:
     """The batches of every setting, settings in the order in which they come."""
-    groups: dict[str, list[Results]] = {}
-    for result in results:
-        groups.setdefault(setting(result.config), []).append(result)
-    return groups
-
-
-def for_storage(results: Sequence[Results]) -> list[dict[str, Any]]:
-    """What the committed results hold: every batch's configuration and numbers."""
-    return [{"config": asdict(r.config), "numbers": r.numbers} for r in results]
+    return grouped(results, lambda r: setting(r.config))
 
 
 def summary(result: Results) -> dict[str, float]:
