@@ -525,3 +525,17 @@ def test_the_table_says_of_every_axis_what_the_rule_says():
     assert sum("control: unchanged" in line for line in lines) == 3
     worse = axes_table([r for r in grid(1.5) if r.config.optimizer == "adam"])
     assert worse[-1].endswith("| none | 0.900 to 0.900 | no: not 'approaches it' |")
+
+
+def test_a_run_is_found_again_by_numbers_that_six_digits_do_not_hold(tmp_path):
+    configs = [replace(c, learning_rate=10**-0.5) for c in PRESETS["default"]]
+    finish(
+        experiment,
+        "spectrum_controls",
+        "default",
+        [fake(config, -20.0) for config in configs],
+        results_file=tmp_path / "results.json",
+        report_file=tmp_path / "report.html",
+    )
+    known = known_runs(experiment, tmp_path / "results.json")
+    assert set(known) == {config_hash(config) for config in configs}

@@ -205,7 +205,8 @@ def finish(
                 environment=environment,
                 seeds=seeds,
                 claims=tuple(claims),
-                settings={"runs": [compact(run) for run in runs]},
+                # Configurations are kept as they are: by them a run is found again.
+                settings={"runs": [run | {"numbers": compact(run["numbers"])} for run in runs]},
             ),
         )
     title = name.replace("_", " ").capitalize()
