@@ -9,8 +9,8 @@ from pathlib import Path
 from statistics import mean, median
 
 from phasescope.experiments import grokking as experiment
-from phasescope.experiments.grokking.config import Results, one_by_one
-from phasescope.experiments.grokking.evidence import number
+from phasescope.experiments.grokking.config import Results
+from phasescope.experiments.grokking.evidence import Evidence, number
 
 ROOT = Path(__file__).parents[1]
 MARKS = ("<!-- results -->", "<!-- end of results -->")
@@ -58,9 +58,8 @@ def shown(file: Path = ROOT / "results" / "grokking.json") -> Iterator[str]:
 def table(runs: Sequence[Results]) -> str:
     """One row for each setting."""
     by_setting: dict[str, list[Results]] = {}
-    for result in runs:
-        for single in one_by_one(result):
-            by_setting.setdefault(experiment.setting(single.config), []).append(single)
+    for single in Evidence(runs).all:  # a seed that ran alone and in a batch counts once
+        by_setting.setdefault(experiment.setting(single.config), []).append(single)
     lines = [f"| {' | '.join(COLUMNS)} |", "| --- " * len(COLUMNS) + "|"]
     for name, seeds in by_setting.items():
         cells = (

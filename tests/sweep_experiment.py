@@ -43,7 +43,11 @@ class Config:
             raise ValueError("size must be at most 100.")
 
 
-PRESETS = {"default": (Config(),), "two": (Config(size=2), Config(size=4))}
+PRESETS = {
+    "default": (Config(),),
+    "two": (Config(size=2), Config(size=4)),
+    "own seeds": (Config(), Config(size=4), Config(size=4, seed=1)),
+}
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,13 @@ from phasescope.analysis.columns import source
 from phasescope.cli import main
 from phasescope.errors import PhasescopeError
 from phasescope.experiments import gradient_spectrum
-from phasescope.experiments.runner import config_hash, known_runs, run_all, run_folder
+from phasescope.experiments.runner import (
+    config_hash,
+    known_runs,
+    run_all,
+    run_folder,
+    with_seeds,
+)
 from phasescope.report import load_results
 from phasescope.sweeps import Outcome, Progress, RunProgress, distributed_gram, grid, grid_points
 from phasescope.sweeps import sweep as start_sweep
@@ -434,7 +440,7 @@ def test_wrong_commands_are_answered_in_one_line(tmp_path, capsys):
     assert main(["sweep"]) == 1
     assert "sweep needs the name of an experiment" in capsys.readouterr().err
     assert main(["sweep", "sweep_experiment", "--preset", "huge"]) == 1
-    assert "has the presets default, two, but got 'huge'" in capsys.readouterr().err
+    assert "has the presets default, two, own seeds, but got 'huge'" in capsys.readouterr().err
     assert main(["sweep", "sweep_experiment", "--disk-per-run", "much"]) == 1
     assert "a size such as 500MB or 2GB is required, but 'much'" in capsys.readouterr().err
     with pytest.raises(SystemExit):
@@ -647,3 +653,14 @@ class _Noting:
     def read_columns(self, start, stop, out):
         self._asked.append((start, stop))
         out[:] = 0
+
+
+def test_seeds_of_a_preset_are_counted_up_together():
+    def sizes_and_seeds(configs: list[experiment.Config]) -> list[tuple[int, int]]:
+        return [(config.size, config.seed) for config in configs]
+
+    preset = experiment.PRESETS["own seeds"]
+    assert with_seeds(preset, 0) == list(preset)
+    assert sizes_and_seeds(with_seeds(preset, 5)) == [(3, 5), (4, 5), (4, 6)]
+    twice = [(3, 0), (4, 0), (4, 1), (3, 1), (4, 2)]  # (4, 1) once
+    assert sizes_and_seeds(with_seeds(preset, 0, 2)) == twice

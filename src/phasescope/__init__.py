@@ -70,6 +70,10 @@ from phasescope.analysis.head_changes import (
     product_norm,
 )
 from phasescope.analysis.intervals import Interval, interval
+from phasescope.analysis.learning_coefficient import (
+    LearningCoefficient,
+    local_learning_coefficient,
+)
 from phasescope.analysis.located import LocatedComponents, located_components
 from phasescope.analysis.log_blocks import LogBlocks, log_blocks
 from phasescope.analysis.mass import direction_mass
@@ -118,6 +122,7 @@ from phasescope.analysis.ranks import (
 from phasescope.analysis.rates import SCurves, first_crossing, s_curves
 from phasescope.analysis.residuals import heldout_residuals, mean_alignment, subspace_overlap
 from phasescope.analysis.sampling import StepSample, sample_steps, sampled_gram
+from phasescope.analysis.sharpness import box_sharpness, hessian_eigenvalues
 from phasescope.analysis.slingshots import Slingshots, find_slingshots
 from phasescope.analysis.smoothing import ema
 from phasescope.analysis.spectrum import (
@@ -178,6 +183,9 @@ if TYPE_CHECKING:
     from phasescope import figures, report
 
 __all__ = [
+    "hessian_eigenvalues",
+    "box_sharpness",
+    "local_learning_coefficient",
     "AdamScales",
     "Alarm",
     "BasinMap",
@@ -199,6 +207,7 @@ __all__ = [
     "HalfBatchNoise",
     "HeadChanges",
     "Interval",
+    "LearningCoefficient",
     "LocatedComponents",
     "LogBlocks",
     "MeanSquaredDisplacement",

@@ -197,6 +197,8 @@ def _run_experiment(arguments: list[str]) -> None:
 
 
 def _command(name: str, arguments: list[str]) -> Callable[..., None]:
+    from phasescope.experiments.runner import with_seeds
+
     experiment: Any = importlib.import_module(f"phasescope.experiments.{name}")
     presets = experiment.PRESETS
     chosen = _peek(arguments, "--preset", "default")
@@ -229,11 +231,10 @@ def _command(name: str, arguments: list[str]) -> Callable[..., None]:
         }
         if seeds < 1:
             raise ValueError(f"--seeds needs at least 1, but got {seeds}.")
-        first = config.seed
+        changed.pop("seed", None)
         configs = [
-            replace(preset_config, **(changed | {"seed": seed}))
-            for seed in range(first, first + seeds)
-            for preset_config in presets[chosen]
+            replace(preset_config, **changed)
+            for preset_config in with_seeds(presets[chosen], config.seed, seeds)
         ]
         report_file = output or directory / "report.html"
         _finish_runs(

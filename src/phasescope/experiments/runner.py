@@ -80,6 +80,19 @@ def known_runs(experiment: Experiment, results_file: Path) -> dict[str, dict[str
     }
 
 
+def with_seeds(preset: Sequence[Any], first: int, n_seeds: int = 1) -> list[Any]:
+    """The configurations of a preset with seeds counted up, each configuration once.
+
+    Args:
+        preset: Configurations. Where they have seeds of their own, these are counted up together.
+        first: Seed of the first one.
+        n_seeds: How many of each.
+    """
+    shifts = [first - preset[0].seed + i for i in range(n_seeds)]
+    shifted = [dataclasses.replace(c, seed=c.seed + shift) for shift in shifts for c in preset]
+    return list({config_hash(config): config for config in shifted}.values())
+
+
 def seeds_of(config: Any) -> range:
     """The random seeds of a run: its own, or those of its batch where `n_seeds` train as one."""
     n_seeds = getattr(config, "n_seeds", 1)

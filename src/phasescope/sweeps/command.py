@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from phasescope.errors import PhasescopeError
-from phasescope.experiments.runner import finish, known_runs
+from phasescope.experiments.runner import finish, known_runs, with_seeds
 from phasescope.report import Claim
 from phasescope.report.plain import json_text
 from phasescope.sweeps.cluster import RETRIES
@@ -92,7 +92,7 @@ def sweep_command(arguments: Sequence[str], names: Sequence[str], chosen: str) -
         ] = False,
         json: Annotated[bool, tyro.conf.arg(help="Print JSON instead of tables.")] = False,
     ) -> None:
-        starts = [dataclasses.replace(c, seed=seed) for c in experiment.PRESETS[preset]]
+        starts = with_seeds(experiment.PRESETS[preset], seed)
         configs = grid(starts, _given(experiment, values, default), seeds)
         known = known_runs(experiment, results) if results and results.exists() else {}
         outcomes = _watched(

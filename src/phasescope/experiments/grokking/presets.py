@@ -52,6 +52,8 @@ SIZES: tuple[Config, ...] = (
     replace(BATCH, d_mlp=64),
     replace(BATCH, p=37, train_fraction=0.6),  # fewer pairs need a larger share to grok
 )
+# One run per seed, recorded: weights and gradients of every sixth step, for their spectra.
+SPECTRA: tuple[Config, ...] = tuple(replace(DEFAULT, spectra_every=6, seed=i) for i in range(10))
 PUBLISHED = Config(
     p=113,
     train_fraction=0.3,
@@ -68,7 +70,8 @@ PRESETS: dict[str, tuple[Config, ...]] = {
     "grid": GRID,
     "optimizers": OPTIMIZERS,
     "sizes": SIZES,
-    "small": (*GRID, *OPTIMIZERS, *SIZES),
+    "spectra": SPECTRA,
+    "small": (*GRID, *OPTIMIZERS, *SIZES, *SPECTRA),
     "paper": tuple(
         replace(PUBLISHED, operation=operation, activation=activation)
         for operation in OPERATIONS
