@@ -6,6 +6,7 @@ Letters: P parameters, k eigenvalues.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -64,7 +65,7 @@ def hessian_eigenvalues(
         Cohen et al. (2021), "Gradient descent on neural networks typically occurs at the edge of
         stability", arXiv:2103.00065.
     """
-    from scipy.sparse.linalg import aslinearoperator, eigsh  # scipy takes long to import
+    from scipy.sparse import linalg  # scipy takes long to import
 
     flat = FlatLoss(loss, parameters)
     columns = flat.mask(component).nonzero()[:, 0]
@@ -87,14 +88,13 @@ def hessian_eigenvalues(
         dense = np.stack([product(row) for row in np.eye(len(columns))])
         values = np.linalg.eigvalsh((dense + dense.T) / 2)
     else:
-        shape = (len(columns), len(columns))
-        operator: Any = aslinearoperator(_Products(product, shape))
-        first = np.random.default_rng(seed).standard_normal(len(columns))
-        values = eigsh(
-            operator,
+        make: Any = linalg.LinearOperator  # scipy's types know neither of the two calls
+        lanczos: Any = linalg.eigsh
+        values = lanczos(
+            make((len(columns), len(columns)), matvec=product, dtype=np.float64),
             k=n,
             which="SA" if smallest else "LA",
-            v0=first,
+            v0=np.random.default_rng(seed).standard_normal(len(columns)),
             tol=tolerance,
             return_eigenvectors=False,
         )
