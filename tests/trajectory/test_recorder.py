@@ -135,6 +135,18 @@ def test_log_files_a_value_under_the_step_of_its_weights(tmp_path):
     assert metrics.weights_now.dropna("step").values.tolist() == [1, 2, 3]
 
 
+@pytest.mark.parametrize("step", [1, -1, 400])
+def test_log_refuses_a_step_that_has_not_been(tmp_path, step):
+    model = nn.Linear(1, 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    save = {"norms": ps.every(1)}
+    with ps.Recorder(tmp_path / "run", model, optimizer, save=save) as recorder:
+        with pytest.raises(ValueError, match=f"weights there have been, 0 to 0, but {step} "):
+            recorder.log(step=step, loss=1.0)
+        recorder.log(step=0, loss=2.0)
+    assert ps.open_run(tmp_path / "run")["metrics/loss"].steps.tolist() == [0]
+
+
 def test_accumulated_and_clipped_gradients_are_recorded_as_the_optimizer_consumes_them(tmp_path):
     torch.manual_seed(0)
     model = nn.Linear(4, 1)

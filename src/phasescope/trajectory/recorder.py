@@ -321,7 +321,8 @@ class Recorder:
 
         Raises:
             RuntimeError: The recorder is not attached.
-            ValueError: A value has more than one element, or its step has been written already.
+            ValueError: A value has more than one element, or its step has been written already, or
+                is not reached yet.
         """
         if self._live is None:
             raise RuntimeError(

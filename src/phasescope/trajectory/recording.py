@@ -98,6 +98,12 @@ class Recording:
             return
         if step is None:
             step = self.step if self._coming or self._ended == self.step else self.step - 1
+        elif not 0 <= step <= self.step:
+            raise ValueError(
+                f"log(step=) takes a step whose weights there have been, 0 to {self.step}, but "
+                f"{step} arrived. A step is the number of optimizer updates already applied; "
+                "recorder.step is that of the weights as they are now."
+            )
         self._session.metrics.log(step, values)
 
     def end_step(self) -> None:
