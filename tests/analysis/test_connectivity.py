@@ -9,6 +9,8 @@ from torch.nn import functional
 import phasescope as ps
 from phasescope.models import MLP
 
+T = torch.tensor([0.0, 1.0, 2.0], dtype=torch.float64)
+
 
 def at(*numbers: float) -> dict[str, Tensor]:
     return {"w": torch.tensor(numbers, dtype=torch.float64)}
@@ -38,6 +40,10 @@ def test_unequal_ends_have_a_barrier_over_their_mean_alone():
     values = ps.path_values(lambda s: {"loss": s["w"].item()}, ps.linear_path(at(0.0), at(4.0)))
     assert values.barrier() == pytest.approx(0, abs=1e-15)
     assert values.barrier(over="mean") == 2
+    # A valley between unequal ends has none at all, whatever rounding does to the line.
+    for last in (0.1, 0.3, 0.7, 1 / 3):
+        dips = ps.PathValues(T / 2, {"loss": torch.tensor([1.1, 0, last]).double()}, T)
+        assert dips.barrier() == 0
 
 
 def test_a_barrier_of_accuracy_is_how_far_it_falls():

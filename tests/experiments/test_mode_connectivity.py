@@ -8,10 +8,11 @@ import pytest
 import torch
 
 from phasescope.experiments import mode_connectivity as experiment
-from phasescope.experiments.mode_connectivity.between import Between
+from phasescope.experiments.mode_connectivity.between import RISES, Between
 from phasescope.experiments.mode_connectivity.config import (
     APART,
     CONNECTED,
+    DECAY_BOTH,
     PRESETS,
     RESNET,
     SMOKE_PAIR,
@@ -118,6 +119,7 @@ def made_up(values: dict[str, float], spread: float = 0.01, n: int = N) -> Resul
         "away start mono": 0.1,
     }
     zero |= {"basins": 3.0, "basins poly": 2.0, "basins mono": 2.0, "levels joined": 0.0}
+    zero |= {f"basins {level} {share:g}": 1.0 for level in ("poly", "mono") for share in RISES}
     zero |= {
         f"{level} {kind} joined": 1.0
         for level in ("poly", "mono")
@@ -158,13 +160,31 @@ def test_d9_needs_levels_apart_by_line_and_curve(changed: dict[str, float], verd
 
 
 def test_few_seeds_are_inconclusive_or_not_tested():
-    assert claim([made_up(APART_NUMBERS, n=20)], "D9").verdict == "inconclusive"
-    assert claim([made_up(APART_NUMBERS, n=4)], "D9").verdict == "not tested"
-    assert claim([made_up({}, n=20)], "D11").verdict == "inconclusive"
+    for name, verdict in (("D9", "reproduced"), ("D11", "answered"), ("D10", "answered")):
+        assert claim([made_up(APART_NUMBERS, n=10)], name).verdict == verdict
+        assert claim([made_up(APART_NUMBERS, n=9)], name).verdict == "inconclusive"
+        assert claim([made_up(APART_NUMBERS, n=4)], name).verdict == "not tested"
+    some = made_up(APART_NUMBERS, n=30)
+    for seed in range(12):  # 18 of 30 count: enough
+        some.numbers["per_seed"]["cross gap"][seed] = 0.5
+    found = claim([some], "D11")
+    assert (found.verdict, found.n_seeds) == ("answered", 18)
+    for seed in range(12, 18):
+        some.numbers["per_seed"]["cross gap"][seed] = 0.5
+    assert claim([some], "D9").verdict == claim([some], "D11").verdict == "inconclusive"
+
+
+def test_levels_that_differ_in_the_initial_bias_alone_are_shown_beside():
+    beside = made_up({**APART_NUMBERS, "cross curve": 0.01}, n=10)
+    beside = Results(dataclasses.replace(DECAY_BOTH, n_seeds=10), beside.numbers)
+    found = claim([made_up(APART_NUMBERS), beside], "D9")
+    assert found.verdict == "reproduced"
+    assert "With decay at both levels 10 of 10 seeds have such a pair" in found.sentence
+    assert "curves 0 [0, 0.308]" in found.sentence
 
 
 def test_questions_are_answered_with_numbers_and_nulls():
-    numbers = {"away mono": 0.9, "on mono": 0.2, "basins poly": 3.0}
+    numbers = {"away mono": 0.9, "on mono": 0.2, "basins poly": 3.0, "cross mono second": 0.6}
     results = [made_up(numbers, spread=0.1)]
     d10, d11, d12 = (claim(results, name) for name in ("D10", "D11", "D12"))
     assert {c.verdict for c in (d10, d11, d12)} == {"answered"}
@@ -181,7 +201,7 @@ def test_fine_tuning_that_stays_where_it_began_answers_nothing():
 
 
 def test_a_basin_that_no_pull_reaches_has_no_number_but_a_sentence():
-    result = made_up({})
+    result = made_up(APART_NUMBERS)
     result.numbers["per_seed"]["hop poly to mono"] = [None] * N  # infinity in JSON
     found = claim([result], "D11")
     assert found.value is None
@@ -209,7 +229,9 @@ def test_d13_needs_both_the_positive_and_the_negative_cells(near, far, verdict):
     ratios = {**dict.fromkeys(CONNECTED, near), **dict.fromkeys(APART, far), RESNET: 2.0}
     found = claim(cells(ratios), "D13")
     assert found.verdict == (verdict or "inconclusive")
-    assert "resnet" in found.sentence
+    assert "residual networks, different basins: " in found.sentence
+    for ratio, within in ((1.1, "one basin"), (1.5, "undecided")):
+        assert f"networks, {within}:" in claim(cells({**ratios, RESNET: ratio}), "D13").sentence
     assert found.n_seeds == 10
     some = {config: 1.1 for config in CONNECTED}
     assert claim(cells(some), "D13").verdict == "not tested"

@@ -8,6 +8,7 @@ from torch import Tensor
 
 import phasescope as ps
 from phasescope.interventions import fine_tune_away, hop_strength, pulled
+from phasescope.training import cosine_cycles
 
 
 def well(height: float):
@@ -94,6 +95,26 @@ def test_fine_tuning_leaves_for_a_solution_behind_the_barrier():
     assert start["w"].tolist() == [-1.0, 0.0]
     assert found.t.min() == 0.25
     assert found.t.max() == 0.75
+
+
+def test_without_a_level_fine_tuning_is_descent_with_the_same_schedule_and_nothing_else():
+    def loss(state: dict[str, Tensor], batch: Tensor) -> Tensor:
+        return (state["w"] - batch).pow(4).sum()
+
+    batches = torch.randn(30, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    start = {"w": torch.tensor([0.3, -0.2, 0.1], dtype=torch.float64)}
+    factor = cosine_cycles(30)
+    found = fine_tune_away(loss, start, batches, level=None, lr=0.01, schedule=factor)
+    w = start["w"].clone().requires_grad_()
+    optimizer = torch.optim.SGD([w], lr=0.01, momentum=0.9)
+    for step, batch in enumerate(batches):
+        optimizer.param_groups[0]["lr"] = 0.01 * factor(step)
+        optimizer.zero_grad()
+        loss({"w": w}, batch).backward()
+        optimizer.step()
+    torch.testing.assert_close(found.state["w"], w.detach(), rtol=1e-12, atol=1e-12)
+    away = fine_tune_away(loss, start, batches, level=50.0, lr=0.01, schedule=factor)
+    assert (away.state["w"] - found.state["w"]).norm() > 1e-3
 
 
 def test_bad_input_is_refused():

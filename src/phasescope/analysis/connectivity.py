@@ -126,7 +126,8 @@ class PathValues:
             )
         y = self.values[name]
         y = -y if name.endswith("accuracy") else y
-        line = y[0] + self.t * (y[-1] - y[0]) if over == "line" else (y[0] + y[-1]) / 2
+        # torch.lerp meets both ends exactly: a path that never rises has a barrier of 0.
+        line = torch.lerp(y[0], y[-1], self.t) if over == "line" else (y[0] + y[-1]) / 2
         return (y - line).max().item()
 
     def average(self, name: str = "loss") -> float:

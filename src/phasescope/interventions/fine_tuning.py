@@ -33,7 +33,7 @@ def fine_tune_away(
     start: State,
     batches: Iterable[Any],
     *,
-    level: float,
+    level: float | None,
     between: Callable[[dict[str, Tensor], Any], Tensor] | None = None,
     trained: Sequence[str] | None = None,
     lr: float = 0.01,
@@ -52,7 +52,8 @@ def fine_tune_away(
         loss: Scalar loss of a state and a batch, to be low at the end.
         start: $\theta_0$, where it begins; not changed.
         batches: One for each step.
-        level: K, the loss that is wanted on the way.
+        level: K, the loss that is wanted on the way; None leaves the first descent out. That is the
+            control: training on with the same batches, learning rate and momentum.
         between: Loss on the way, where it is another one (of inputs with a cue, in the original).
         trained: Names of the tensors to train; by default all floating-point numbers.
         lr: Learning rate of both steps.
@@ -94,7 +95,8 @@ def fine_tune_away(
         }
         value = on_the_way(point, batch)
         middles.append(value.item())
-        apart.step((level - value).abs(), f"between the start and step {step}")
+        if level is not None:
+            apart.step((level - value).abs(), f"between the start and step {step}")
         losses.append(descent.step(loss(descent.state(), batch), f"at step {step}"))
         places.append(t)
     if not losses:

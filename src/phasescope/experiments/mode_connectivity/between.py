@@ -20,7 +20,7 @@ from phasescope.experiments.mode_connectivity.family import (
     Family,
     State,
 )
-from phasescope.interventions import fine_tune_away, hop_strength, pulled, train_curve
+from phasescope.interventions import fine_tune_away, hop_strength, train_curve
 from phasescope.models import feature_outputs
 from phasescope.training import cosine_cycles
 
@@ -28,6 +28,14 @@ MATCHED = 0.02
 """Largest relative difference of two held-out losses that count as equal."""
 CONTRAST = 0.1
 """Least difference of mono/N by which a start and a target can be told apart."""
+RISES = (0.01, 0.05)
+"""Shares of the zero predictor's loss that are added to the tolerance, to see what it does."""
+MAP_POINTS = 13
+"""Places on the lines of the map."""
+LANDING_POINTS = 9
+"""Places on the line from a released model to its target."""
+
+Number = float | list[float] | list[list[float]]
 
 
 class Between:
@@ -38,9 +46,10 @@ class Between:
         first = family.records["poly base"][-1]
         rows = family.inputs[:, :2]
         self.symmetry = ps.permutation_symmetry(feature_outputs, (rows,), state=first)
-        self.found: dict[str, float] = {}
+        self.zero_loss = family.targets.square().sum(-1).mean().item()  # of the zero predictor
+        self.found: dict[str, Number] = {}
 
-    def everything(self) -> dict[str, float]:
+    def everything(self) -> dict[str, Number]:
         """All numbers of the seed."""
         self._forks()
         self._pairs()
@@ -170,18 +179,23 @@ class Between:
         """Components of the graph of low barriers over all final models of the seed."""
         names = [f"{level} {kind}" for level in LEVELS for kind in KINDS]
         states = [self.family.records[name][-1] for name in names]
-        n_points = max(3, self.config.n_points // 2)
         n = len(names)
         barriers = torch.zeros(n, n, dtype=torch.float64)
         for i, j in itertools.combinations(range(n), 2):
-            barriers[i, j] = barriers[j, i] = self.nearest(states[i], states[j], n_points)[1]
+            barriers[i, j] = barriers[j, i] = self.nearest(states[i], states[j], MAP_POINTS)[1]
         found = ps.basin_map(barriers, self.tolerance)
         per_level = len(KINDS)
+        self.found["map barriers"] = barriers.tolist()
+        self.found["map mono"] = [self.mono(state) for state in states]
         self.found["basins"] = float(found.n_basins)
         for number, level in enumerate(LEVELS):
             own = slice(number * per_level, (number + 1) * per_level)
             inside = ps.basin_map(barriers[own, own], self.tolerance)
             self.found[f"basins {level}"] = float(inside.n_basins)
+            for share in RISES:
+                rise = self.tolerance + share * self.zero_loss
+                looser = ps.basin_map(barriers[own, own], rise)
+                self.found[f"basins {level} {share:g}"] = float(looser.n_basins)
             for k, kind in enumerate(KINDS[1:], start=1):
                 base = number * per_level
                 self.found[f"{level} {kind} barrier"] = barriers[base, base + k].item()
@@ -196,30 +210,31 @@ class Between:
         near, _ = self.nearest(first, second, self.config.n_points)
         back, _ = self.nearest(second, first, self.config.n_points)
         fork, other = self.family.forks["poly"][:2]
-        target = ps.random_target(first, near, torch.Generator().manual_seed(self.seed))
-        for name, start, end in (
-            ("poly to mono", first, near),
-            ("mono to poly", second, back),
-            ("same basin", fork, other),
-            ("random", first, target),
+        aside = ps.random_target(first, near, torch.Generator().manual_seed(self.seed))
+        for name, start, end, pull in (
+            ("poly to mono", first, near, near),
+            ("mono to poly", second, back, back),
+            ("same basin", fork, other, other),
+            ("random", first, near, aside),
         ):
-            self.found[f"hop {name}"] = self._hop(start, end)
+            self.found[f"hop {name}"] = self._hop(start, end, pull)
 
-    def _hop(self, start: State, target: State) -> float:
-        goal, origin = self.mono(target), self.mono(start)
+    def _hop(self, start: State, end: State, pull: State) -> float:
+        """The smallest pull, towards one state, after which a model has landed at another."""
+        goal, origin = self.mono(end), self.mono(start)
         config = self.config
+        # Two models that are alike in this, such as forks, are told apart by the barrier alone.
+        alike = abs(goal - origin) < CONTRAST
 
         def landed(state: State) -> bool:
             mono = self.mono(state)
-            # Two models that are alike in this, such as forks, are told apart by the barrier alone.
-            alike = abs(goal - origin) < CONTRAST
             near = alike or abs(mono - goal) <= abs(mono - origin)
-            return near and self.barrier(state, target, 9) <= self.tolerance
+            return near and self.barrier(state, end, LANDING_POINTS) <= self.tolerance
 
         found = hop_strength(
             self.loss,
             start,
-            target,
+            pull,
             lambda: self.batches(1),
             landed,
             n_pull=config.hop_pull,
@@ -232,29 +247,21 @@ class Between:
         return found.value
 
     def _away(self) -> None:
-        """Fine-tuning to a disconnected solution, beside training on for as long."""
+        """Fine-tuning to a disconnected solution, beside training on in the same way."""
         start = self.family.records["poly base"][-1]
-        level = 0.5 * self.family.targets.square().sum(-1).mean().item()
-        away = fine_tune_away(
-            self.loss,
-            start,
-            itertools.islice(self.batches(2), self.config.away_steps),
-            level=level,
-            lr=self.config.away_rate,
-            momentum=0.9,
-            schedule=cosine_cycles(self.config.away_steps),
-            seed=self.seed,
-        ).state
-        on = pulled(
-            self.loss,
-            start,
-            start,
-            self.batches(2),
-            strength=0.0,
-            n_pull=0,
-            n_release=self.config.away_steps,
-            lr=self.config.sgd_rate / 2,
-            momentum=0.9,
+        level = 0.5 * self.zero_loss
+        away, on = (
+            fine_tune_away(
+                self.loss,
+                start,
+                itertools.islice(self.batches(2), self.config.away_steps),
+                level=wanted,
+                lr=self.config.away_rate,
+                momentum=0.9,
+                schedule=cosine_cycles(self.config.away_steps),
+                seed=self.seed,
+            ).state
+            for wanted in (level, None)
         )
         independent = self.family.records["poly both"][-1]
         self.found["away start mono"] = self.mono(start)

@@ -49,7 +49,7 @@ def measure_pair(config: Config, tell: Tell) -> dict[str, float]:
     norms = any(isinstance(m, nn.BatchNorm2d) for m in model.modules())
     statistics = [(part,) for part in x[:STATISTICS_ROWS].split(250)] if norms else None
     measure = ps.StateMeasure(
-        model, {"train": (x[:5000], y[:5000]), "test": (x_test, y_test)}, statistics=statistics
+        model, {"train": (x[:2000], y[:2000]), "test": (x_test, y_test)}, statistics=statistics
     )
     symmetry = ps.permutation_symmetry(model, (x[:2],), state=first)
     weights = ps.match_weights(symmetry, first, second, seed=config.seed)
@@ -75,8 +75,8 @@ def measure_pair(config: Config, tell: Tell) -> dict[str, float]:
             numbers[f"barrier {what} {name}"] = path.barrier(f"{what} loss")
             numbers[f"barrier {what} accuracy {name}"] = path.barrier(f"{what} accuracy")
     target = ps.random_target(first, second, torch.Generator().manual_seed(config.seed))
-    path = ps.path_values(measure, ps.linear_path(first, target), n_points=5)
-    numbers["ratio random"] = path.values["test loss"][2].item() / numbers["test loss"]
+    path = ps.path_values(measure, ps.linear_path(first, target), n_points=3)
+    numbers["ratio random"] = path.values["test loss"][1].item() / numbers["test loss"]
     numbers["similarity"] = weights.similarity[-1].item()
     return numbers
 
