@@ -38,7 +38,7 @@ def test_the_page_names_the_sizes_that_are_trained():
     assert f"| steps | {c.n_steps:,} | 25,000 |" in page
     sizes = {name: len(configs) for name, configs in grokking.PRESETS.items()}
     assert f"`grid` ({sizes['grid']} settings" in page
-    assert f"`optimizers` ({sizes['optimizers']}), `sizes` ({sizes['sizes']}) and" in page
+    assert f"`optimizers` ({sizes['optimizers']}), `sizes` ({sizes['sizes']}), `spectra`" in page
 
 
 def test_stored_seeds_fill_the_table(script: Any, tmp_path: Path):

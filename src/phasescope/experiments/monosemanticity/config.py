@@ -172,6 +172,7 @@ PRESETS: dict[str, tuple[Config, ...]] = {
     "default": (DEFAULT,),
     "sweep": (*DECIDING, *PLANE, *VARIANTS),
     "replication": REPLICATION,
+    "all": (*DECIDING, *PLANE, *VARIANTS, *REPLICATION),
     "paper": PAPER,
 }
 
