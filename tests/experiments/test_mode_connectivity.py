@@ -242,7 +242,7 @@ def test_figures_are_drawn_of_all_parts(toy: Results, pair: Results):
     from figures.captions import check_house_rules
 
     found = experiment.figures([toy, pair])
-    assert [name.split(" ")[0] for name in found] == ["barriers", "hops", "classifiers"]
+    assert [name.split(" ")[0] for name in found] == ["barriers", "hops", "map", "classifiers"]
     for figure in found.values():
         check_house_rules(figure)
 

@@ -7,6 +7,7 @@ from phasescope.figures.alternatives import (
     curves_by_directions,
     losses_over_steps,
 )
+from phasescope.figures.basin_maps import basin_map
 from phasescope.figures.basins import basin_paths, loss_plane
 from phasescope.figures.bundles import Bundle, curves_beside_nulls
 from phasescope.figures.counts import SettingCounts, counts_against_dropped_steps, counts_by_setting
@@ -66,6 +67,7 @@ __all__ = [
     "ablation_curves",
     "activations_over_training",
     "alignment_over_training",
+    "basin_map",
     "basin_paths",
     "bias_against_selectivity",
     "component_frequencies",

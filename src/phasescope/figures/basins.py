@@ -1,4 +1,4 @@
-"""Figures of the loss between models: along paths, on planes, and as a map of basins."""
+"""Figures of the loss between models: along paths and on planes."""
 
 from __future__ import annotations
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 
 import phasescope as ps
 from phasescope.experiments.mode_connectivity.config import (
@@ -13,9 +14,12 @@ from phasescope.experiments.mode_connectivity.config import (
     group_by_setting,
     per_seed,
 )
+from phasescope.experiments.mode_connectivity.family import KINDS, LEVELS
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
+
+MODELS = {"base": "base", "batch": "batches", "init": "start", "both": "both"}
 
 
 def figures(results: Sequence[Results]) -> dict[str, Figure]:
@@ -40,6 +44,7 @@ def figures(results: Sequence[Results]) -> dict[str, Figure]:
         else:
             found[f"barriers of {name}"] = _barriers(name, runs)
             found[f"hops of {name}"] = _hops(name, runs)
+            found[f"map of {name}"] = _map(name, runs)
     if classifiers:
         found["classifiers"] = ps.figures.seed_strips(
             classifiers,
@@ -100,4 +105,17 @@ def _hops(name: str, runs: Sequence[Results]) -> Figure:
         "barrier to the target is within the tolerance and whose mono/N is nearer to its.",
         misleads="Seeds in which the strongest pull does not suffice cannot be drawn; the claim "
         "counts them.",
+    )
+
+
+def _map(name: str, runs: Sequence[Results]) -> Figure:
+    """All models of the run's first seed."""
+    numbers = runs[0].numbers["per_seed"]
+    barriers = torch.tensor(numbers["map barriers"][0], dtype=torch.float64)
+    return ps.figures.basin_map(
+        ps.basin_map(barriers, numbers["tolerance"][0]),
+        np.array(numbers["map mono"][0]),
+        value="mono/N (.9)",
+        names=[f"{level}, {MODELS[kind]}" for level in LEVELS for kind in KINDS],
+        title=f"Models of one seed after alignment: {name}",
     )
