@@ -78,6 +78,7 @@ from phasescope.analysis.located import LocatedComponents, located_components
 from phasescope.analysis.log_blocks import LogBlocks, log_blocks
 from phasescope.analysis.mass import direction_mass
 from phasescope.analysis.movers import Movers, movers
+from phasescope.analysis.norm_curves import NormShapes, norm_shapes
 from phasescope.analysis.online import Alarm, OnlineDetector
 from phasescope.analysis.paths import increment_gram, path_p_values, path_walk_null
 from phasescope.analysis.permutations import (
@@ -215,6 +216,7 @@ __all__ = [
     "Movers",
     "NoiseEdges",
     "NormNull",
+    "NormShapes",
     "OnlineDetector",
     "ParameterTable",
     "PathValues",
@@ -326,6 +328,7 @@ __all__ = [
     "noise_edges",
     "noise_scale",
     "norm_null",
+    "norm_shapes",
     "open_run",
     "other_targets",
     "pairwise_barriers",

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from phasescope.datasets import ShuffledBatches
+from phasescope.datasets import RandomFlips, ShuffledBatches
 
 
 def batches(
@@ -175,3 +175,27 @@ def test_no_samples_are_refused():
 def test_numbers_that_are_too_small_are_refused(arguments: dict[str, int], message: str):
     with pytest.raises(ValueError, match=message):
         ShuffledBatches(torch.zeros(2, 1), torch.zeros(2), **arguments)
+
+
+def test_flips_mirror_half_of_the_images_and_are_restored_with_the_position():
+    x = torch.arange(4000.0).view(1000, 1, 2, 2)
+    y = torch.arange(1000)
+
+    def flipped(seed: int = 3) -> RandomFlips:
+        return RandomFlips(ShuffledBatches(x, y, 100, seed=seed, n_epochs=2))
+
+    first, again = flipped(), flipped()
+    seen = list(first)
+    assert len(seen) == len(first) == 20
+    mirrored = []
+    for images, labels in seen:
+        same = (images == x[labels]).flatten(1).all(1)
+        assert torch.equal(images[~same], x[labels][~same].flip(-1))
+        mirrored.append(~same)
+    assert 0.45 < torch.cat(mirrored).double().mean() < 0.55
+    assert not torch.equal(mirrored[0], mirrored[1])
+    again.load_state_dict({**first.state_dict(), "position": 12})
+    rest = list(again)
+    assert len(rest) == 8
+    assert all(torch.equal(a[0], b[0]) for a, b in zip(seen[12:], rest, strict=True))
+    assert not torch.equal(next(iter(flipped(4)))[0], seen[0][0])

@@ -1,6 +1,7 @@
 """Data that the experiments train on."""
 
-from phasescope.datasets.batches import ShuffledBatches
+from phasescope.datasets.batches import RandomFlips, ShuffledBatches
+from phasescope.datasets.cifar import ColourImages, colour_inputs, load_cifar10
 from phasescope.datasets.coordinates import (
     Coordinates,
     commutative_coordinates,
@@ -53,6 +54,7 @@ from phasescope.datasets.sparse_features import (
 from phasescope.datasets.token_mixture import TokenBatch, TokenMixture
 
 __all__ = [
+    "ColourImages",
     "Coordinates",
     "CyclicFactors",
     "FiniteGroup",
@@ -62,6 +64,7 @@ __all__ = [
     "MazeLevels",
     "MazeMix",
     "MazeStep",
+    "RandomFlips",
     "ShuffledBatches",
     "SparseFeatures",
     "Split",
@@ -71,6 +74,7 @@ __all__ = [
     "Walks",
     "alternating_group",
     "as_inputs",
+    "colour_inputs",
     "commutative_coordinates",
     "cyclic_factors",
     "cyclic_group",
@@ -84,6 +88,7 @@ __all__ = [
     "gaussian_noise",
     "group_task",
     "in_conflict",
+    "load_cifar10",
     "load_digits_images",
     "load_images",
     "load_mnist",

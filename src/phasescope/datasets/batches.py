@@ -157,3 +157,54 @@ class ShuffledBatches:
             order = torch.randperm(len(self.inputs), generator=generator)
             self._shuffled = epoch, order.to(self.inputs.device)
         return self._shuffled[1]
+
+
+class RandomFlips:
+    """Batches of images, half of which are mirrored left to right, drawn anew for every batch.
+
+    Which ones depends on the seed and the number of the batch alone, so that a position restored
+    in the batches restores the flips: give this to a `Recorder` in place of the batches.
+
+    Example:
+        >>> images, labels = torch.rand(4, 3, 8, 8), torch.arange(4)
+        >>> batches = RandomFlips(ShuffledBatches(images, labels, 2, seed=0, n_epochs=1))
+        >>> [tuple(x.shape) for x, y in batches]
+        [(2, 3, 8, 8), (2, 3, 8, 8)]
+    """
+
+    def __init__(self, batches: ShuffledBatches) -> None:
+        """Flip what these batches yield.
+
+        Args:
+            batches: Of images, with their width along the last axis.
+        """
+        self.batches = batches
+
+    def __len__(self) -> int:
+        """Number of batches of all epochs, consumed or not."""
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield the batches from their position on."""
+        for x, y in self.batches:
+            sequence = np.random.SeedSequence([self.batches.seed, self.batches.position, 1])
+            word = int(sequence.generate_state(1, np.uint64)[0])
+            draws = torch.rand(len(x), generator=torch.Generator().manual_seed(word)).to(x.device)
+            mirrored = (draws < 0.5).view(-1, *[1] * (x.ndim - 1))
+            yield torch.where(mirrored, x.flip(-1), x), y
+
+    def state_dict(self) -> dict[str, int]:
+        """That of the batches.
+
+        Returns:
+            Integers only.
+        """
+        return self.batches.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, int]) -> None:
+        """Go to a saved position of the batches.
+
+        Args:
+            state: What `state_dict` returned.
+        """
+        self.batches.load_state_dict(state)

@@ -10,6 +10,7 @@ EXPERIMENTS = (
     "maze_goals",
     "mode_connectivity",
     "monosemanticity",
+    "resnet_gradients",
     "s_curves",
     "sparse_training",
     "spectrum_controls",

@@ -40,6 +40,7 @@ from phasescope.figures.mazes import goals_over_training, maze_walks
 from phasescope.figures.movie import network_movie
 from phasescope.figures.multiples import CurvePanel, curves_by_setting
 from phasescope.figures.network import NetworkFrame, network_animation, network_over_training
+from phasescope.figures.norm_panels import norms_by_kind
 from phasescope.figures.paths import explained_variance, principal_plane, principal_scores
 from phasescope.figures.profiles import time_profiles
 from phasescope.figures.residuals import ResidualCurve, residual_curve
@@ -94,6 +95,7 @@ __all__ = [
     "network_animation",
     "network_movie",
     "network_over_training",
+    "norms_by_kind",
     "norms_over_time",
     "path_and_bends",
     "paths_of_losses",

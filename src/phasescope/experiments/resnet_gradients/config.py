@@ -1,0 +1,123 @@
+"""What is trained, and what comes out of one run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from phasescope.experiments.settings import compact
+
+SOURCE = '"What\'s going on with Per-Component Weight Updates?" (LessWrong)'
+RUNTIME = "one core: about 25 s per training of 768 steps at width 8 and 16 pixels"
+CLAIM_IDS = ("B1", "B2", "B3", "B4", "B5", "B6", "B7")
+
+
+@dataclass(frozen=True)
+class Config:
+    """One ResNet on images of CIFAR-10."""
+
+    width: int = 8  # channels of the first stage; 64 in the source
+    n_blocks: Sequence[int] = (2, 2, 2, 2)
+    small_images: bool = True  # a 3 x 3 convolution at the start instead of 7 x 7 and pooling
+    image_size: int = 16  # pixels; CIFAR has 32
+    n_train: int = 512  # images; 50,000 in the source
+    n_test: int = 250  # images of the accuracy over training; the final one takes all
+    batch_size: int = 32  # 128 in the source
+    n_epochs: int = 48  # 800 in the source
+    learning_rate: float = 0.05  # .01 in the source
+    momentum: float = 0.9
+    weight_decay: float = 4e-3  # 5e-4 in the source
+    norms_every: int = 1  # steps; 20 in the source
+    raw_steps: int = 2000  # at the start, whose norms are recorded at every step
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "n_blocks", tuple(self.n_blocks))  # JSON has lists only
+
+    @property
+    def n_steps(self) -> int:
+        """Updates of the whole training."""
+        return self.n_epochs * -(-self.n_train // self.batch_size)
+
+    @property
+    def time_scale(self) -> float:
+        """(1 − μ)/(2ηλ): steps within which ‖w‖² of a scale-invariant tensor finds its balance."""
+        if not self.weight_decay:
+            return float("inf")
+        return (1 - self.momentum) / (2 * self.learning_rate * self.weight_decay)
+
+
+DEFAULT = Config()
+NO_DECAY = replace(DEFAULT, weight_decay=0.0)
+SMOKE = Config(width=2, n_train=32, n_test=16, batch_size=8, n_epochs=12, raw_steps=20)
+PAPER = Config(
+    width=64,
+    image_size=32,
+    n_train=50_000,
+    n_test=10_000,
+    batch_size=128,
+    n_epochs=800,
+    learning_rate=0.01,
+    weight_decay=5e-4,
+    norms_every=20,
+)
+PRESETS: dict[str, tuple[Config, ...]] = {
+    "smoke": (SMOKE,),
+    "default": (DEFAULT, NO_DECAY),
+    "paper": (PAPER, replace(PAPER, weight_decay=0.0)),
+}
+TIME_SCALES = 3  # that a training must last for its norms to be judged
+
+
+@dataclass(frozen=True, eq=False)
+class Detail:
+    """Norms of a recorded run, for its figures."""
+
+    steps: np.ndarray
+    """Steps of the norms, every `norms_every`."""
+    gradients: Tensor
+    """‖g‖ of every layer: [layers, steps]."""
+    weights: Tensor
+    """‖w‖ likewise."""
+
+
+@dataclass(frozen=True, eq=False)
+class Results:
+    """One run: its numbers, and the norms if the run is at hand."""
+
+    config: Config
+    numbers: dict[str, Any]
+    """``layers``, ``shapes`` and ``blocks`` of the norms of each, ``smoothing``, curves and final
+    accuracy."""
+    detail: Detail | None = None
+
+
+def setting(config: Config) -> str:
+    """The setting of a run without its seed."""
+    return ", ".join(
+        [
+            f"width {config.width}",
+            f"{config.n_train:,} images of {config.image_size} pixels",
+            f"{config.n_epochs} epochs",
+            f"rate {config.learning_rate:g}",
+            f"decay {config.weight_decay:g}",
+        ]
+    )
+
+
+def for_storage(results: Sequence[Results]) -> list[dict[str, Any]]:
+    """What the committed results keep of the runs: their numbers, to four digits."""
+    return [{"config": asdict(r.config), "numbers": compact(r.numbers, 4)} for r in results]
+
+
+def summary(results: Results) -> dict[str, float]:
+    """The main numbers of a run."""
+    curves = results.numbers["curves"]
+    return {
+        "final training loss (nats)": curves["train_loss"][-1],
+        "test accuracy": results.numbers["final_accuracy"],
+    }
