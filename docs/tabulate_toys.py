@@ -1,4 +1,4 @@
-"""Write verdicts and tables of docs/superposition.md and docs/monosemanticity.md from results/.
+"""Write verdicts and tables of the pages of experiments on toy models from results/.
 
 python docs/tabulate_toys.py
 """
@@ -161,9 +161,140 @@ def _cell(values: Sequence[float | None]) -> str:
     return str(OverSeeds(finite)) if finite else "–"
 
 
+def mode_connectivity(runs: Sequence[Stored]) -> Iterator[str]:
+    """Barriers, losses and hops of every toy setting; the cells of the classifiers."""
+    experiment = importlib.import_module("phasescope.experiments.mode_connectivity")
+    groups = _grouped(experiment, runs)
+    pairs = {"poly to mono": "cross", "poly to poly": "poly", "mono to mono": "mono"}
+    ways = {
+        "as they are": "naive",
+        "weights matched": "weights",
+        "activations matched": "activations",
+        "quadratic curve": "curve",
+    }
+    for name, values in groups.items():
+        if "cross best" not in values:
+            continue
+        yield (
+            f"**{name}**, {len(values['tolerance'])} seeds, all of them, matched in loss or not. "
+            f"Barriers between the two models of a pair (tolerance {_cell(values['tolerance'])}):"
+        )
+        yield _table(
+            ["pair", *ways, "loss", "mono/N (.9)"],
+            [
+                [
+                    pair,
+                    *(_cell(values[f"{key} {way}"]) for way in ways.values()),
+                    *(
+                        f"{_cell(values[f'{key} {what} first'])} and "
+                        f"{_cell(values[f'{key} {what} second'])}"
+                        for what in ("loss", "mono")
+                    ),
+                ]
+                for pair, key in pairs.items()
+            ],
+        )
+        names = ("poly to mono", "mono to poly", "same basin", "random")
+        yield "Smallest pull, and seeds in which none up to 10 suffices:"
+        yield _table(
+            ["from and to", "median", "none suffices"],
+            [
+                [
+                    pair,
+                    f"{np.median([np.inf if v is None else v for v in values[f'hop {pair}']]):.3g}",
+                    f"{sum(v is None for v in values[f'hop {pair}'])}",
+                ]
+                for pair in names
+            ],
+        )
+        yield "After fine-tuning away, after training on in the same way, and of another model:"
+        columns = ("mono", "loss", "barrier naive", "barrier", "overlap")
+        yield _table(
+            ["model", "mono/N (.9)", "loss", "barrier", "barrier, aligned", "overlap"],
+            [
+                [label, *(_cell(values[f"{who} {what}"]) for what in columns)]
+                for label, who in (
+                    ("fine-tuned away", "away"),
+                    ("trained on", "on"),
+                    ("another model", "independent"),
+                )
+            ],
+        )
+    cells = {name: values for name, values in groups.items() if "ratio matched" in values}
+    if cells:
+        yield (
+            "Pairs of classifiers: test loss half-way over that of the ends, and what they reach."
+        )
+        columns = ("naive", "matched", "activations", "random")
+        yield _table(
+            [
+                "setting",
+                "pairs",
+                "as they are",
+                "weights matched",
+                "activations matched",
+                "random target",
+                "test loss",
+                "test accuracy",
+            ],
+            [
+                [
+                    name,
+                    str(len(values["test loss"])),
+                    *(_cell(values[f"ratio {how}"]) for how in columns),
+                    _cell(values["test loss"]),
+                    _cell(values["test accuracy"]),
+                ]
+                for name, values in cells.items()
+            ],
+        )
+
+
+def sparse_training(runs: Sequence[Stored]) -> Iterator[str]:
+    """Every way of being sparse, a table for each setting."""
+    experiment = importlib.import_module("phasescope.experiments.sparse_training")
+    columns = {
+        "loss": "loss",
+        "mono/N (.9)": "mono",
+        "mono/N (.999)": "mono strict",
+        "silent neurons": "silent",
+        "density of W_in": "density W_in",
+        "density of W_out": "density W_out",
+        "barrier of two data orders": "instability",
+    }
+    for name, values in _grouped(experiment, runs).items():
+        kinds = [key.removesuffix(" loss") for key in values if key.endswith(" loss")]
+        kinds.sort(key=lambda kind: (int(kind.split()[1]) if " " in kind else 0, kind))
+        yield f"**{name}**, {len(values['dense loss'])} seeds (tickets: the number is the level):"
+        yield _table(
+            ["network", *columns],
+            [
+                [kind, *(_cell(values.get(f"{kind} {key}", [])) for key in columns.values())]
+                for kind in kinds
+            ],
+        )
+
+
+def _grouped(experiment: Any, runs: Sequence[Stored]) -> dict[str, dict[str, list]]:
+    """The values of all seeds of every setting, by the name of the statistic."""
+    found: dict[str, dict[str, list]] = {}
+    for run in runs:
+        values = found.setdefault(experiment.setting(experiment.Config(**run["config"])), {})
+        for name, own in run["numbers"]["per_seed"].items():
+            values.setdefault(name, []).extend(own)
+    return found
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
 TABLES: Mapping[str, Callable[[Sequence[Stored]], Iterator[str]]] = {
     "superposition": superposition,
     "monosemanticity": monosemanticity,
+    "mode_connectivity": mode_connectivity,
+    "sparse_training": sparse_training,
 }
 
 if __name__ == "__main__":

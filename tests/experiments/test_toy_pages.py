@@ -1,4 +1,4 @@
-"""The verdicts and tables of two pages are what the results say."""
+"""The verdicts and tables of four pages are what the results say."""
 
 import importlib.util
 import re
@@ -9,7 +9,9 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.parametrize("name", ["superposition", "monosemanticity"])
+@pytest.mark.parametrize(
+    "name", ["superposition", "monosemanticity", "mode_connectivity", "sparse_training"]
+)
 def test_the_tables_of_the_page_are_those_of_the_results(name):
     spec = importlib.util.spec_from_file_location("toys", ROOT / "docs" / "tabulate_toys.py")
     assert spec is not None

@@ -126,7 +126,32 @@ def test_a_plane_is_drawn_with_its_models_and_trajectories(states):
         ps.figures.loss_plane(values, "loss")
 
 
-def test_bad_input_is_refused(states):
+class Wrapped(nn.Module):
+    """Returns a dictionary, as models of Hugging Face do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inside = build()
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        return {"logits": self.inside(x)}
+
+
+def test_outputs_may_be_what_the_loss_takes_out_of_them(states):
+    inside, other = ({f"inside.{n}": v for n, v in states[k].items()} for k in ("first", "planted"))
+    found = same_basin(
+        Wrapped(),
+        inside,
+        other,
+        DATA,
+        loss=lambda out, y: functional.cross_entropy(out["logits"], y),
+        tolerance=0.05,
+    )
+    assert found.how == "weights matched"
+    assert set(found.paths["as they are"].values) == {"train loss", "test loss"}
+
+
+def test_bad_input_is_refused(states, unchecked_types: None):
     good = states["first"]
     other = MLP((2, 9, 2)).state_dict()
     with pytest.raises(ValueError, match=r"'fc1.weight' has shape \(12, 2\), but in the second"):
@@ -136,11 +161,20 @@ def test_bad_input_is_refused(states):
     with pytest.raises(ValueError, match="no axis of its 2 parameters could be proved free"):
         line = nn.Linear(2, 2)
         same_basin(line, line.state_dict(), line.state_dict(), DATA)
+    with pytest.raises(TypeError, match=r"the first one is a MLP\. Pass its state_dict"):
+        same_basin(build(), build(), good, DATA)
+    broken = {**good, "fc2.bias": torch.tensor([0.0, float("nan")])}
+    with pytest.raises(ValueError, match=r"finite weights are required, but 'fc2.bias' of the sec"):
+        same_basin(build(), good, broken, DATA)
+    with pytest.raises(ValueError, match=r"such as {'train': \(x, y\)}, but tuple arrived"):
+        same_basin(build(), good, good, (X, Y))
+    with pytest.raises(TypeError, match=r"cross_entropy does not take \w+: .* Pass loss="):
+        same_basin(Wrapped(), *(2 * [Wrapped().state_dict()]), DATA, match=())
     with pytest.raises(ValueError, match="match may hold 'weights matched' and"):
         same_basin(build(), good, good, DATA, match=["wm"])
     with pytest.raises(ValueError, match=r"forks .* or a tolerance may be given"):
         same_basin(build(), good, good, DATA, forks=[0.1], tolerance=0.1)
     with pytest.raises(ValueError, match="on must be one of train loss"):
         same_basin(build(), good, good, DATA, on="loss", match=())
-    with pytest.raises(ValueError, match="at least one set of data"):
+    with pytest.raises(ValueError, match="at least one set, such as"):
         same_basin(build(), good, good, {})

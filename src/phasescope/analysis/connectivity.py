@@ -26,7 +26,8 @@ class StateMeasure:
     """Loss and accuracy of a module at any state, in evaluation mode.
 
     Of every set of data the mean loss comes as ``"NAME loss"``, and, where targets are class
-    numbers, the share of largest outputs at their targets as ``"NAME accuracy"``.
+    numbers and outputs one row of scores each, the share of largest outputs at their targets as
+    ``"NAME accuracy"``.
 
     Args:
         model: The module; it is not changed.
@@ -81,13 +82,25 @@ class StateMeasure:
                     out = torch.func.functional_call(
                         self.model, dict(state), (x,), tie_weights=False
                     )
-                    total += self._loss(out, y).item() * len(x)
+                    total += self._mean_loss(out, y) * len(x)
+                    labels = labels and isinstance(out, Tensor) and out.ndim == 2
                     if labels:
                         correct += int((out.argmax(1) == y).sum())
                 result[f"{name} loss"] = total / len(inputs)
                 if labels:
                     result[f"{name} accuracy"] = correct / len(inputs)
         return result
+
+    def _mean_loss(self, out: Any, y: Tensor) -> float:
+        try:
+            return self._loss(out, y).item()
+        except (TypeError, AttributeError) as error:
+            raise TypeError(
+                "a loss that takes what the model returns is required, but "
+                f"{getattr(self._loss, '__name__', 'the loss')} does not take "
+                f"{type(out).__name__}: {error}. Pass loss=, a function of (outputs, targets) such "
+                "as lambda out, y: cross_entropy(out.logits, y)."
+            ) from error
 
 
 @dataclass(frozen=True, eq=False)

@@ -56,21 +56,19 @@ def basin_map(
     figure = make_subplots(
         cols=2,
         column_widths=[0.5, 0.5],
-        horizontal_spacing=0.22,
-        subplot_titles=("basins", "barriers"),
+        horizontal_spacing=0.2,
     )
     figure.add_scatter(
         x=[x for i, j in pairs for x in (places[i, 0], places[j, 0], None)],
         y=[y for i, j in pairs for y in (places[i, 1], places[j, 1], None)],
         mode="lines",
-        line={"color": MUTED, "width": 1},
+        line={"color": MUTED, "width": 1 if n <= 16 else 0.3},
         name="barrier within the tolerance",
         hoverinfo="skip",
         row=1,
         col=1,
     )
     labels = [plain(name) for name in names]
-    bar = {"thickness": 12, "len": 0.9, "title": {"side": "right"}}
     figure.add_scatter(
         x=places[:, 0],
         y=places[:, 1],
@@ -83,7 +81,15 @@ def basin_map(
             "color": values,
             "colorscale": "Viridis",
             "line": {"color": INK, "width": 1},
-            "colorbar": {**bar, "x": 0.4, "title": {"text": plain(value), "side": "right"}},
+            "colorbar": {
+                "title": {"text": plain(value), "side": "bottom"},
+                "orientation": "h",
+                "thickness": 12,
+                "len": 0.4,
+                "x": 0.2,
+                "y": 0,
+                "yanchor": "top",
+            },
         },
         customdata=np.stack([values, found.basin.numpy()], axis=1),
         hovertemplate=f"%{{text}}: {plain(value)} %{{customdata[0]:.3g}}, basin %{{customdata[1]}}"
@@ -98,13 +104,15 @@ def basin_map(
         x=list(range(n)),
         y=list(range(n)),
         colorscale="Blues",
-        colorbar={**bar, "x": 1.01, "title": {"text": "barrier", "side": "right"}},
+        colorbar={"title": {"text": "barrier", "side": "right"}, "thickness": 12, "x": 1.01},
         hovertemplate="%{z:.4g}<extra></extra>",
         name="barrier",
         row=1,
         col=2,
     )
-    figure.update_xaxes(visible=False, row=1, col=1)
+    (left, low), (right, high) = places.min(0) - 0.8, places.max(0) + 0.8
+    figure.update_xaxes(visible=False, range=[left, right], row=1, col=1)
+    figure.update_yaxes(range=[low, high], row=1, col=1)
     figure.update_yaxes(visible=False, scaleanchor="x", row=1, col=1)
     ticks = (
         {"tickvals": list(range(n)), "ticktext": [labels[i] for i in order]}

@@ -73,7 +73,7 @@ def basin_paths(report: BasinReport) -> go.Figure:
     low, high = shown.min().item(), max(shown.max().item(), first.max().item() + report.tolerance)
     room = 0.08 * (high - low) or 1.0
     figure.update_yaxes(title_text=plain(report.name), range=[low - room, high + room])
-    verdict = "one basin" if report.same_basin else "different basins"
+    verdict = str(report).split("\n")[0]
     return styled(
         figure,
         title=f"Between two models: {verdict}",

@@ -164,8 +164,10 @@ def same_basin(
         The report; print it, or draw it with `phasescope.figures.basin_paths`.
 
     Raises:
-        ValueError: The states are of different architectures, nothing may be permuted though a
-            matching is wanted, or an argument is unknown.
+        ValueError: The states are of different architectures or not finite, nothing may be permuted
+            though a matching is wanted, or an argument is unknown.
+        TypeError: A module stands where a state dict is required, or the loss does not take what
+            the model returns.
 
     Example:
         >>> import phasescope as ps
@@ -191,8 +193,11 @@ def same_basin(
             f"tolerance may be given, but match={list(match)}, forks={forks} and "
             f"tolerance={tolerance} arrived."
         )
-    if not data:
-        raise ValueError("at least one set of data is required, but data is empty.")
+    if not isinstance(data, Mapping) or not data:
+        raise ValueError(
+            "data must be a dictionary of at least one set, such as {'train': (x, y)}, but "
+            f"{'an empty one' if isinstance(data, Mapping) else type(data).__name__} arrived."
+        )
     sets = list(data)
     on = f"{sets[-1]} loss" if on is None else on
     own = {**dict(model.named_parameters()), **dict(model.named_buffers())}
@@ -254,6 +259,11 @@ def rise_in_first_half(path: PathValues, name: str, ends: Tensor) -> float:
 
 
 def _check_architecture(own: Mapping[str, Tensor], state: State, what: str) -> None:
+    if isinstance(state, nn.Module):
+        raise TypeError(
+            f"two state dicts are required, but the {what} one is a {type(state).__name__}. Pass "
+            "its state_dict()."
+        )
     for name, value in own.items():
         shape = tuple(state[name].shape) if name in state else None
         if name in state and shape != tuple(value.shape):
@@ -266,6 +276,11 @@ def _check_architecture(own: Mapping[str, Tensor], state: State, what: str) -> N
             raise ValueError(
                 f"state dicts of the module are required, but {name!r} is missing in the {what} "
                 "one. Is it of another architecture, or do its names carry a prefix of a wrapper?"
+            )
+        if name in state and not bool(state[name].isfinite().all()):
+            raise ValueError(
+                f"finite weights are required, but {name!r} of the {what} model has some that are "
+                "not. Did its training diverge?"
             )
 
 
