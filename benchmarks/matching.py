@@ -82,16 +82,19 @@ def _row(
         PermutationCoordinateDescent(*copies, x).rebasin()
         found["rebasin"] = {n: v.detach() for n, v in copies[1].state_dict().items()}
 
+    processor = time.process_time()
     times = {"ours": _timed(ours, turns)}
-    note = ""
+    processor = (time.process_time() - processor) / turns
+    note = f"{processor:.2g} s of processor time; "
     if find_spec("rebasin") is None:
-        note = "rebasin is not installed"
+        note += "rebasin is not installed; "
     else:
         try:
             times["rebasin"] = _timed(theirs, 1)
         except Exception as error:  # it does not run on every model
-            note = f"rebasin failed: {type(error).__name__}. "
+            note += f"rebasin failed: {type(error).__name__}; "
     detail: dict = {name: summary(t) for name, t in times.items()}
+    detail["processor_s"] = processor
     detail["similarity"] = {n: _similarity(first, s) for n, s in found.items()}
     if measure is not None:
         detail["barriers"] = {
@@ -110,7 +113,7 @@ def _row(
         goal,
         "ours",
         detail=detail,
-        note=note,
+        note=note.removesuffix("; "),
         quick=quick,
     )
 
