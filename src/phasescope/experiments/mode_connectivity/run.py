@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,14 @@ def run(config: Config, directory: Path, *, progress: Progress | None = None) ->
         return {n: torch.tensor([v], dtype=torch.float64) for n, v in found.items()}
 
     found = in_chunks(config.n_seeds, 1, directory / "seeds", measure)
-    return Results(config, {"per_seed": {n: v.tolist() for n, v in found.items()}})
+    return Results(config, {"per_seed": {n: _plain(v) for n, v in found.items()}})
+
+
+def _plain(values: Tensor) -> list:
+    """One entry per seed; None for the pull that would have to be infinite, which JSON has not."""
+    if values.ndim > 1:
+        return values.tolist()
+    return [value if math.isfinite(value) else None for value in values.tolist()]
 
 
 def load(config: Config, directory: Path, numbers: dict[str, Any]) -> Results:
