@@ -52,6 +52,7 @@ from phasescope.datasets.sparse_features import (
     feature_frequencies,
 )
 from phasescope.datasets.token_mixture import TokenBatch, TokenMixture
+from phasescope.datasets.transitions import KnownEvent, KnownRun, KnownRuns, transitions
 
 __all__ = [
     "ColourImages",
@@ -59,6 +60,9 @@ __all__ = [
     "CyclicFactors",
     "FiniteGroup",
     "ImageSet",
+    "KnownEvent",
+    "KnownRun",
+    "KnownRuns",
     "LowRankTargets",
     "MazeBatch",
     "MazeLevels",
@@ -106,6 +110,7 @@ __all__ = [
     "product_group",
     "shuffle",
     "split_pairs",
+    "transitions",
     "symmetric_group",
     "walk",
     "with_goals_hidden",

@@ -11,6 +11,7 @@ EXPERIMENTS = (
     "mode_connectivity",
     "monosemanticity",
     "resnet_gradients",
+    "phase_detection",
     "s_curves",
     "sparse_training",
     "spectrum_controls",

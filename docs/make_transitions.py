@@ -1,0 +1,66 @@
+"""Make the data set `ps.datasets.transitions()` from its seeds.
+
+    python docs/make_transitions.py FOLDER                    # all systems: 20 minutes on one core
+    python docs/make_transitions.py FOLDER --systems spikes   # these alone
+    python docs/make_transitions.py FOLDER --write            # put all systems together
+
+Every system is trained as a batch of seeds and kept in FOLDER with its provenance; a system that is
+there is not trained again.
+"""
+
+import argparse
+import time
+from pathlib import Path
+
+import torch
+
+from phasescope.datasets.transitions import packed, unpacked, write_transitions
+from phasescope.experiments.phase_detection.config import N_SEEDS, SYSTEMS
+from phasescope.experiments.phase_detection.system import record
+from phasescope.trajectory.environment import describe_environment
+
+
+def make(system: str, file: Path) -> None:
+    """Train a system and keep its runs."""
+    environment = describe_environment()
+    seeds = list(range(N_SEEDS[system]))
+    start = time.process_time()
+    runs = record(SYSTEMS[system](system, seeds), seeds)
+    seconds = round(time.process_time() - start, 1)
+    about = {
+        "commit": environment.get("commit"),
+        "cpu_seconds": seconds,
+        "torch": torch.__version__,
+    }
+    file.write_bytes(packed(runs, {system: about}))
+
+
+def put_together(folder: Path) -> None:
+    """One file of all systems."""
+    parts = [unpacked((folder / f"{system}.xz").read_bytes()) for system in SYSTEMS]
+    runs = [run for part in parts for run in part]
+    about = {system: value for part in parts for system, value in part.provenance.items()}
+    write_transitions(
+        runs, {"made_by": "docs/make_transitions.py", "seeds": dict(N_SEEDS), "systems": about}
+    )
+
+
+def main() -> None:
+    """Train what is missing, or write the data set."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--systems", nargs="+", choices=list(SYSTEMS), default=list(SYSTEMS))
+    parser.add_argument("--write", action="store_true", help="put the trained systems together")
+    arguments = parser.parse_args()
+    arguments.folder.mkdir(parents=True, exist_ok=True)
+    if arguments.write:
+        put_together(arguments.folder)
+        return
+    for system in arguments.systems:
+        file = arguments.folder / f"{system}.xz"
+        if not file.exists():
+            make(system, file)
+
+
+if __name__ == "__main__":
+    main()

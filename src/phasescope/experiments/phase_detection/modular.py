@@ -1,0 +1,229 @@
+"""Modular arithmetic that is generalised late, and the same networks that only memorise."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+import phasescope as ps
+from phasescope.analysis.grokking import FourierBasis, fourier_basis
+from phasescope.datasets import Task, modular_task, split_pairs
+from phasescope.experiments.phase_detection.system import (
+    Params,
+    Progress,
+    System,
+    tensor_squares,
+)
+from phasescope.models import PairTransformer, QuadraticMLP
+from phasescope.models.pair_forward import Shape, pair_logits
+from phasescope.training import EnsembleAdam, ensemble_gradients
+
+N_RECORDS = 240
+SPECTRAL = "share of the spectrum in one frequency"
+KEYS = "share of the embedding in the key frequencies"
+
+
+class Table:
+    """All pairs of a task with the labels and the training pairs of every seed.
+
+    Args:
+        task: The task.
+        seeds: Of the splits.
+        fraction: Share of the pairs to train on.
+        random_labels: Whether labels are permuted, so that there is nothing to generalise.
+    """
+
+    def __init__(
+        self, task: Task, seeds: Sequence[int], fraction: float, *, random_labels: bool = False
+    ) -> None:
+        self.pairs = task.pairs
+        self.train = torch.zeros(len(seeds), len(task.pairs), dtype=torch.bool)
+        self.labels = task.labels.expand(len(seeds), -1).clone()
+        for i, seed in enumerate(seeds):
+            self.train[i, split_pairs(len(task.pairs), fraction, seed=seed).train] = True
+            if random_labels:
+                generator = torch.Generator().manual_seed(seed)
+                order = torch.randperm(len(task.pairs), generator=generator)
+                self.labels[i] = task.labels[order]
+
+    def mean(self, values: Tensor, train: bool) -> Tensor:
+        """Means over the training or the test pairs of every seed."""
+        chosen = self.train if train else ~self.train
+        return (values * chosen).sum(1) / chosen.sum(1)
+
+    def measures(self, outputs: Tensor, losses: Tensor) -> dict[str, Tensor]:
+        """Test loss and both accuracies."""
+        correct = (outputs.argmax(-1) == self.labels).to(losses)
+        return {
+            "test_loss": self.mean(losses, False),
+            "train_accuracy": self.mean(correct, True),
+            "test_accuracy": self.mean(correct, False),
+        }
+
+
+def quadratic_system(
+    name: str,
+    seeds: Sequence[int],
+    *,
+    operation: str = "add",
+    p: int = 23,
+    width: int = 200,
+    fraction: float = 0.5,
+    learning_rate: float = 5e-3,
+    weight_decay: float = 1.0,
+    n_steps: int = 1500,
+    random_labels: bool = False,
+) -> System:
+    """Gromov's quadratic MLP with squared error and AdamW."""
+    task = modular_task(operation, p)  # type: ignore[arg-type]
+    table = Table(task, seeds, fraction, random_labels=random_labels)
+    members = [
+        QuadraticMLP(p, width, generator=torch.Generator().manual_seed(seed)) for seed in seeds
+    ]
+    params = {
+        n: torch.stack([dict(m.named_parameters())[n].detach() for m in members]) for n in "UVW"
+    }
+    target = torch.nn.functional.one_hot(table.labels, p).float()
+
+    def outputs(params: Mapping[str, Tensor]) -> Tensor:
+        # All pairs in the order of the table: sums by broadcasting are cheaper than rows picked.
+        hidden = (params["U"].mT[:, :, None] + params["V"].mT[:, None]).square()
+        return hidden.flatten(1, 2) @ params["W"].mT
+
+    def losses(out: Tensor) -> Tensor:
+        return (out - target).square().mean(-1)
+
+    basis, coordinates = fourier_basis(task.natural.orders), task.natural
+
+    def evaluate(params: Params) -> dict[str, Tensor]:
+        out = outputs(params)
+        share = torch.stack(
+            [
+                _one_frequency(basis, params["U"][..., coordinates.left]),
+                _one_frequency(basis, params["V"][..., coordinates.right]),
+            ]
+        )
+        return {**table.measures(out, losses(out)), SPECTRAL: share.mean(0)}
+
+    return System(
+        name,
+        params,
+        ensemble_gradients(lambda params, step: table.mean(losses(outputs(params)), True)),
+        EnsembleAdam(learning_rate, betas=(0.9, 0.98), weight_decay=weight_decay, decoupled=True),
+        n_steps,
+        ps.log_spaced(N_RECORDS).steps(n_steps),
+        tensor_squares,
+        evaluate,
+        (Progress(SPECTRAL, 0.3),),
+        decay=learning_rate * weight_decay,
+    )
+
+
+def transformer_system(
+    name: str,
+    seeds: Sequence[int],
+    *,
+    p: int = 23,
+    d_model: int = 32,
+    d_mlp: int = 128,
+    fraction: float = 0.6,
+    learning_rate: float = 5e-3,
+    weight_decay: float = 2.0,
+    n_steps: int = 1500,
+) -> System:
+    """One-layer transformer with cross-entropy and AdamW, all pairs at every step.
+
+    Components are the frequencies of the embedding (the event takes place in the key frequencies of
+    the final network) and the other tensors.
+    """
+    task = modular_task("add", p)
+    table = Table(task, seeds, fraction)
+    members = [
+        PairTransformer(
+            p,
+            d_model=d_model,
+            d_mlp=d_mlp,
+            init="transformerlens",
+            generator=torch.Generator().manual_seed(seed),
+        )
+        for seed in seeds
+    ]
+    trained = [n for n, value in members[0].named_parameters() if value.requires_grad]
+    stacked = {
+        n: torch.stack([dict(m.named_parameters())[n].detach() for m in members])
+        for n, _ in members[0].named_parameters()
+    }
+    frozen = {n: value for n, value in stacked.items() if n not in trained}
+    params = {n: stacked[n] for n in trained}
+    shape: Shape = members[0].shape
+    basis = fourier_basis((p,))
+
+    rows = torch.stack([own.nonzero().flatten() for own in table.train])
+    train = table.pairs[rows], table.labels.gather(1, rows)
+
+    def outputs(params: Mapping[str, Tensor], pairs: Tensor) -> Tensor:
+        return pair_logits({**params, **frozen}, pairs, shape)
+
+    def losses(out: Tensor, labels: Tensor) -> Tensor:
+        return out.logsumexp(-1) - out.gather(-1, labels[..., None]).squeeze(-1)
+
+    def train_loss(params: Mapping[str, Tensor], step: int) -> Tensor:
+        return losses(outputs(params, train[0]), train[1]).mean(1)
+
+    def squares(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        embedding = tensors["embed.W_E"][:, :p].mT
+        powers = frequency_powers(basis, embedding).sum(1)
+        found = {f"frequency {k + 1}": powers[:, k] for k in range(powers.shape[1])}
+        rest = {n: v for n, v in tensors.items() if n != "embed.W_E" and "b_" not in n}
+        return found | tensor_squares(rest)
+
+    def embedding_powers(params: Mapping[str, Tensor]) -> Tensor:
+        return frequency_powers(basis, params["embed.W_E"][:, :p].mT).sum(1)
+
+    def keys(params: Mapping[str, Tensor]) -> Tensor:
+        powers = embedding_powers(params)
+        return powers > 2 * powers.mean(1, keepdim=True)
+
+    def evaluate(params: Params) -> dict[str, Tensor]:
+        out = outputs(params, table.pairs)
+        powers = embedding_powers(params)
+        concentration = (powers / powers.sum(1, keepdim=True)).square().sum(1)
+        return {**table.measures(out, losses(out, table.labels)), KEYS: concentration}
+
+    return System(
+        name,
+        params,
+        ensemble_gradients(train_loss),
+        EnsembleAdam(learning_rate, betas=(0.9, 0.98), weight_decay=weight_decay, decoupled=True),
+        n_steps,
+        ps.log_spaced(N_RECORDS).steps(n_steps),
+        squares,
+        evaluate,
+        (
+            Progress(
+                KEYS,
+                0.15,
+                lambda params: [
+                    [f"frequency {k + 1}" for k in row.nonzero().flatten().tolist()]
+                    for row in keys(params)
+                ],
+            ),
+        ),
+        decay=learning_rate * weight_decay,
+    )
+
+
+def frequency_powers(basis: FourierBasis, values: Tensor) -> Tensor:
+    """Power of every frequency but the constant along the last axis, which runs over the group."""
+    squares = (values @ basis.rows.to(values).mT).square()
+    out = squares.new_zeros(*squares.shape[:-1], basis.n_frequencies + 1)
+    return out.index_add_(-1, basis.frequency, squares)[..., 1:]
+
+
+def _one_frequency(basis: FourierBasis, values: Tensor) -> Tensor:
+    """Mean of the inverse participation ratio over neurons, each counted with its power."""
+    powers = frequency_powers(basis, values)
+    total = powers.sum(-1).clamp(min=1e-30)
+    return (powers.square().sum(-1) / total).sum(1) / total.sum(1)
