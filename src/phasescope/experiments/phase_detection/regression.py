@@ -150,17 +150,13 @@ def spikes_system(
         {n: torch.stack([pair[j][n] for pair in drawn]) for n in shapes} for j in (0, 1)
     )
     kicks, planted = [], []
+    part = (n_steps - n_steps // 10) // n_kicks  # one kick in each, and room to come back
     for seed in seeds:
         rng = np.random.default_rng(seed)
-        # One in each part of the second nine tenths, and room to come back.
-        part = (n_steps - n_steps // 10) // n_kicks
-        own = [
-            (
-                n_steps // 10 + part * i + int(rng.integers(0, part - 60)),
-                str(rng.choice(list(shapes))),
-            )
-            for i in range(n_kicks)
-        ]
+        own = []
+        for i in range(n_kicks):
+            step = n_steps // 10 + part * i + int(rng.integers(0, part - 60))
+            own.append((step - step % 2, str(rng.choice(list(shapes)))))
         kicks.append(own)
         planted.append(
             [KnownEvent("spike", step, step + 1, step + 2, (tensor,)) for step, tensor in own]

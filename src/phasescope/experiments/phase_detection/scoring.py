@@ -121,11 +121,15 @@ def _located(run: KnownRun, index: int, alarms: Mapping[str, Any]) -> dict[str, 
     names = run.components
     true = np.array([name in event.components for name in names])
     windows = {"known window": (float(event.start), float(event.end))}
-    # A logistic is symmetric in logarithmic time; a spike lasts from its start to its peak.
+    # A logistic is symmetric in logarithmic time. A spike lasts from its start to its peak, and
+    # the update before it is its cause.
     seen = [
         (at, onset, (1 + at) ** 2 / (1 + onset) - 1)
         for onset, at in alarms["train_loss"]["find_transitions"]
-    ] + [(at, start, at) for start, at in alarms["train_loss"]["find_spikes"]]
+    ]
+    for start, at in alarms["train_loss"]["find_spikes"]:
+        earlier = run.steps[run.steps < start]
+        seen.append((at, float(earlier[-1]) if len(earlier) else start, at))
     if seen:
         _, onset, end = min(seen, key=lambda x: abs(math.log1p(x[0]) - math.log1p(event.middle)))
         windows["detected window"] = (onset, end)
