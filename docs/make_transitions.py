@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from phasescope.datasets.transitions import packed, unpacked, write_transitions
+from phasescope.datasets.known_runs import packed, unpacked, write_transitions
 from phasescope.experiments.phase_detection.config import N_SEEDS, SYSTEMS
 from phasescope.experiments.phase_detection.system import record
 from phasescope.trajectory.environment import describe_environment

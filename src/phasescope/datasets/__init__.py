@@ -33,6 +33,7 @@ from phasescope.datasets.images import (
     load_images,
     load_mnist,
 )
+from phasescope.datasets.known_runs import KnownEvent, KnownRun, KnownRuns, transitions
 from phasescope.datasets.low_rank import LowRankTargets, low_rank_targets
 from phasescope.datasets.maze_pictures import maze_picture
 from phasescope.datasets.maze_walks import MazeBatch, MazeStep, Walks, observations, walk
@@ -52,7 +53,6 @@ from phasescope.datasets.sparse_features import (
     feature_frequencies,
 )
 from phasescope.datasets.token_mixture import TokenBatch, TokenMixture
-from phasescope.datasets.transitions import KnownEvent, KnownRun, KnownRuns, transitions
 
 __all__ = [
     "ColourImages",

@@ -204,7 +204,7 @@ def transformer_system(
         (
             Progress(
                 KEYS,
-                0.15,
+                0.1,
                 lambda params: [
                     [f"frequency {k + 1}" for k in row.nonzero().flatten().tolist()]
                     for row in keys(params)

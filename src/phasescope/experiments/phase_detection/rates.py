@@ -49,7 +49,7 @@ def mean(values: np.ndarray) -> float:
     return float(values.mean()) if len(values) else math.nan
 
 
-def window(event: Sequence[float], *, spike: bool) -> tuple[float, float]:
+def window(event: Sequence[float | int], *, spike: bool) -> tuple[float, float]:
     """Steps between which an alarm must be dated."""
     start, _, end = event
     if spike:
@@ -106,7 +106,9 @@ def rates(
     return Rates(*columns)
 
 
-def chance_of(dated: np.ndarray, low: float, high: float, span: Sequence[float]) -> float:
+def chance_of(
+    dated: np.ndarray, low: float | int, high: float | int, span: Sequence[float | int]
+) -> float:
     """Share of places in logarithmic time at which a window of this width holds an alarm."""
     if not len(dated):
         return 0.0

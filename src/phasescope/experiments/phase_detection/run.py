@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from phasescope.datasets import KnownRun, transitions
-from phasescope.datasets.transitions import packed, unpacked
+from phasescope.datasets.known_runs import packed, unpacked
 from phasescope.experiments.phase_detection.config import SYSTEMS, Config, Results
 from phasescope.experiments.phase_detection.scoring import scored
 from phasescope.experiments.phase_detection.system import record

@@ -149,7 +149,9 @@ def _located(run: KnownRun, index: int, alarms: Mapping[str, Any]) -> dict[str, 
     return found
 
 
-def _ratio(steps: Tensor, squares: Tensor, onset: float, end: float) -> np.ndarray | None:
+def _ratio(
+    steps: Tensor, squares: Tensor, onset: float | int, end: float | int
+) -> np.ndarray | None:
     """The movers' ratios; None where the window holds no record, or is all there is."""
     try:
         ratio = ps.movers(steps, squares, onset, max(end, onset + 1)).ratio.numpy()
