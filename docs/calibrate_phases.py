@@ -2,9 +2,11 @@
 
     python docs/calibrate_phases.py              # measure: about two minutes on one core
     python docs/calibrate_phases.py --only planted   # this part; the others are kept
+    python docs/calibrate_phases.py --only penalties # those of change_points: three minutes
     python docs/calibrate_phases.py --page       # only write the tables again
 
-Writes results/calibration/phases.json and the tables of docs/phases.md.
+Writes results/calibration/phases.json, the tables of docs/phases.md and the penalties in
+src/phasescope/analysis/changepoints.py.
 """
 
 import argparse
@@ -19,10 +21,13 @@ from scipy.signal import lfilter
 from scipy.stats import binomtest
 
 import phasescope as ps
+from phasescope.analysis.changepoints import simulate_penalties
 
 HERE = Path(__file__).parent
 PAGE, NUMBERS = HERE / "phases.md", HERE.parent / "results" / "calibration" / "phases.json"
+CODE = HERE.parent / "src" / "phasescope" / "analysis" / "changepoints.py"
 T, N_NULLS, N_PLANTED = 4_000, 50, 20
+LENGTHS, N_PENALTIES = (20, 50, 100, 200), 1_000
 STEPS = np.arange(T)
 TAU = np.log1p(STEPS)
 MIDPOINT = 900
@@ -132,6 +137,36 @@ def detections() -> list[dict]:
     return rows
 
 
+def penalties() -> list[dict]:
+    """Penalties at which a twentieth and a hundredth of curves without a change get one."""
+    rows = []
+    for shape in ("constant", "linear"):
+        for n in LENGTHS:
+            found = simulate_penalties(n, shape, n_draws=N_PENALTIES).numpy()
+            rows += [
+                {
+                    "shape": shape,
+                    "false_alarms": rate,
+                    "length": n,
+                    "penalty": round(float(np.quantile(found, 1 - rate)), 2),
+                    "draws": N_PENALTIES,
+                }
+                for rate in (0.05, 0.01)
+            ]
+    return rows
+
+
+def table_in_code(rows: list[dict]) -> str:
+    """The table of penalties as it stands in the code."""
+    lines = [f"_LENGTHS = {LENGTHS}", "_PENALTIES: dict[tuple[str, float], tuple[float, ...]] = {"]
+    for shape in ("constant", "linear"):
+        for rate in (0.05, 0.01):
+            of = [r for r in rows if (r["shape"], r["false_alarms"]) == (shape, rate)]
+            numbers = ", ".join(str(row["penalty"]) for row in of)
+            lines.append(f'    ("{shape}", {rate}): ({numbers}),')
+    return "\n".join([*lines, "}"])
+
+
 def tables(numbers: dict) -> str:
     """Both tables in Markdown."""
     names = list(DETECTORS)
@@ -164,7 +199,7 @@ def tables(numbers: dict) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--page", action="store_true", help="only write the tables again")
-    parser.add_argument("--only", nargs="+", choices=[*NULLS, "planted"], default=None)
+    parser.add_argument("--only", nargs="+", choices=[*NULLS, "planted", "penalties"])
     arguments = parser.parse_args()
     numbers = {"steps": T, "nulls": [], "planted": []}
     if NUMBERS.exists():
@@ -173,14 +208,23 @@ def main() -> None:
         if part == "planted":
             numbers["planted"] = detections()
             continue
+        if part == "penalties":
+            numbers["penalties"] = penalties()
+            continue
         kept = [row for row in numbers["nulls"] if row["curve"] != part] + alarms(part)
         numbers["nulls"] = sorted(kept, key=lambda row: list(NULLS).index(row["curve"]))
     NUMBERS.write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8")
-    begin, end = "<!-- rates: begin -->", "<!-- rates: end -->"
-    text = PAGE.read_text(encoding="utf-8")
-    before, rest = text.split(begin)
+    _between(PAGE, "<!-- rates: begin -->", "<!-- rates: end -->", tables(numbers))
+    if "penalties" in numbers:
+        table = table_in_code(numbers["penalties"])
+        _between(CODE, "# penalties: begin", "# penalties: end", table)
+
+
+def _between(file: Path, begin: str, end: str, text: str) -> None:
+    """Replace what stands between two marks."""
+    before, rest = file.read_text(encoding="utf-8").split(begin)
     _, after = rest.split(end)
-    PAGE.write_text(f"{before}{begin}\n{tables(numbers)}\n{end}{after}", encoding="utf-8")
+    file.write_text(f"{before}{begin}\n{text}\n{end}{after}", encoding="utf-8")
 
 
 if __name__ == "__main__":

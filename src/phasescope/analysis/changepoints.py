@@ -19,8 +19,9 @@ from phasescope.analysis.log_blocks import LogBlocks, log_blocks
 Shape = Literal["constant", "linear"]
 
 # Penalty per change in units of the noise's variance, at which a twentieth (a hundredth) of curves
-# without a change get one: quantiles of `critical_penalty` over 400 to 2,000 curves of each length,
-# fewer of the longer ones. `simulate_penalties` makes them again.
+# without a change get one: quantiles of `critical_penalty` over 1,000 curves of each length, which
+# `python docs/calibrate_phases.py --only penalties` writes here.
+# penalties: begin
 _LENGTHS = (20, 50, 100, 200)
 _PENALTIES: dict[tuple[str, float], tuple[float, ...]] = {
     ("constant", 0.05): (14.0, 11.9, 11.3, 10.9),
@@ -28,6 +29,7 @@ _PENALTIES: dict[tuple[str, float], tuple[float, ...]] = {
     ("linear", 0.05): (17.7, 16.3, 15.5, 15.4),
     ("linear", 0.01): (33.7, 25.0, 20.7, 20.0),
 }
+# penalties: end
 _SMALLEST = {"constant": 1, "linear": 2}
 # Squared distance in standard deviations within which a change point is not told from its
 # neighbours, with probability .95.

@@ -118,12 +118,11 @@ def transitions() -> KnownRuns:
         The runs, and how they were made.
 
     Example:
-        >>> known = transitions()
-        >>> run = known.of("grok_add")[0]
-        >>> len(run.steps), run.events[0].start < run.events[0].end
+        >>> run = transitions().of("parity")[0]
+        >>> run.events[0].components
+        ('bit 5', 'bit 6', 'bit 14')
+        >>> len(run.signals["train_loss"]), "gradient_norm/bit 5" in run.signals
         (240, True)
-        >>> sum(not run.events for run in known) >= 100
-        True
     """
     file = resources.files("phasescope.datasets") / _FILE
     return unpacked(file.read_bytes())

@@ -21,6 +21,7 @@ from phasescope.experiments.phase_detection.config import (
     Results,
 )
 from phasescope.experiments.phase_detection.rates import Rates, Row, mean, rates
+from phasescope.experiments.phase_detection.scoring import ANY
 from phasescope.report import Claim
 
 # Signals that need neither held-out examples nor labels beyond those of the training.
@@ -32,6 +33,7 @@ CHEAP = (
     "update_cosine",
     "weight_norm",
     "stable_rank",
+    ANY,
 )
 SIGNALS = ("test_loss", *CHEAP)
 CALLERS = ("find_transitions", "change_points", "OnlineDetector")

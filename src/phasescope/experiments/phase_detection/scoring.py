@@ -22,6 +22,7 @@ Detector = Callable[[KnownRun, Tensor, Tensor], list[Alarm]]
 
 SATURATED = 0.99  # training accuracy from which the training loss says nothing more
 SPECIAL = ("train_accuracy", "test_accuracy")  # not cheap signals: they say what was to be found
+ANY = "any component"  # the update norms of all components, searched one by one
 LINEAR = ("update_cosine", "stable_rank")  # all other signals are positive: their logarithm
 
 
@@ -82,6 +83,7 @@ def scored(run: KnownRun) -> dict[str, Any]:
         for name in run.signals
         if "/" not in name and name not in SPECIAL
     }
+    alarms[ANY] = {"find_transitions": _plain(of_components(run))}
     return {
         "seed": run.seed,
         "span": [int(run.steps[0]), int(run.steps[-1])],
@@ -90,6 +92,20 @@ def scored(run: KnownRun) -> dict[str, Any]:
         "alarms": alarms,
         "located": located(run, alarms),
     }
+
+
+def of_components(run: KnownRun) -> list[Alarm]:
+    """Transitions of the update norm of any component.
+
+    The criterion is twice a log likelihood, so that the best of n curves needs 2 ln n more.
+    """
+    alarms: list[Alarm] = []
+    for component in run.components:
+        steps, values = prepared(run, f"update_norm/{component}")
+        least = 10 + 2 * math.log(len(run.components))
+        found = ps.find_transitions(steps, values, min_evidence=least, known=run.rate_changes)
+        alarms += [(x.onset, x.midpoint) for x in found]
+    return sorted(alarms)
 
 
 def saturated(run: KnownRun, step: int) -> bool:
