@@ -1,0 +1,150 @@
+"""Write the tables of docs/phase_detection.md from results/phase_detection.json.
+
+python docs/tabulate_phase_detection.py
+"""
+
+import json
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from phasescope.experiments import phase_detection as experiment
+from phasescope.experiments.evidence import OverSeeds
+from phasescope.experiments.phase_detection.claims import (
+    CALLERS,
+    SIGNALS,
+    by_system,
+    negatives,
+    of_systems,
+    places,
+)
+from phasescope.experiments.phase_detection.config import (
+    GROKKING,
+    SPIKES,
+    WITH_EVENTS,
+    WITHOUT,
+    Results,
+)
+from phasescope.experiments.phase_detection.figures import RANKINGS
+from phasescope.experiments.phase_detection.rates import Row, mean, rates, stray
+
+ROOT = Path(__file__).parents[1]
+FILE = ROOT / "results" / "phase_detection.json"
+MARKS = ("<!-- results -->", "<!-- end of results -->")
+
+
+def main() -> None:
+    """Replace what stands between the marks of the page."""
+    page = ROOT / "docs" / "phase_detection.md"
+    before, rest = page.read_text(encoding="utf-8").split(MARKS[0])
+    after = rest.split(MARKS[1])[1]
+    text = "\n\n".join([before + MARKS[0], *shown(), MARKS[1] + after])
+    page.write_text(text, encoding="utf-8")
+
+
+def shown() -> Iterator[str]:
+    """What stands between the marks: verdicts and tables."""
+    if not FILE.exists():
+        yield "No run has been scored yet; the rules are in the code."
+        return
+    stored = json.loads(FILE.read_text(encoding="utf-8"))
+    runs = stored["settings"]["runs"]
+    results = [Results(experiment.Config(**run["config"]), run["numbers"]) for run in runs]
+    rows = by_system(results)
+    yield "\n".join(f"- **{c['id']}** ({c['verdict']}): {c['sentence']}" for c in stored["claims"])
+    late = of_systems(rows, GROKKING)
+    n = sum(sum(row["saturated"]) for row in late)
+    yield (
+        f"**Groks behind a saturated loss**: {n} events of the {len(GROKKING)} grokking systems "
+        f"that began when the training accuracy was 99 %, and {len(negatives(rows))} runs without "
+        "events. Lead in steps and in octaves before the progress measure is half way, means with "
+        "95 % intervals over events that were hit:"
+    )
+    yield _signals(late, negatives(rows), saturated=True)
+    others = [s for s in WITH_EVENTS if s not in GROKKING]
+    yield f"**The other systems with events** ({', '.join(others)}), all events:"
+    yield _signals(of_systems(rows, others), negatives(rows), saturated=False)
+    yield "**Share of runs without events with an alarm**, by system:"
+    yield _controls(rows)
+    yield "**Spikes** that were planted, found by `find_spikes` within 20 steps:"
+    yield _spikes(rows)
+    yield (
+        "**Where it happened**: probability that a component of the change ranks above another, "
+        "and share of events whose first in rank is one of them:"
+    )
+    yield _places(rows)
+
+
+def _signals(positive: Sequence[Row], negative: Sequence[Row], *, saturated: bool) -> str:
+    lines = ["| signal | detector | hits | by chance | false alarms | lead, steps | octaves |"]
+    lines.append("|---" * 7 + "|")
+    for signal in SIGNALS:
+        for detector in CALLERS:
+            found = rates(positive, negative, signal, detector, saturated=saturated)
+            if not len(found.hits):
+                continue
+            lead, octaves = ("–", "–")
+            if len(found.lead) > 1:
+                lead, octaves = (
+                    str(OverSeeds(list(found.lead))),
+                    str(OverSeeds(list(found.octaves))),
+                )
+            lines.append(
+                f"| {signal.replace('_', ' ')} | `{detector}` | {mean(found.hits):.2f} | "
+                f"{mean(found.chance):.2f} | {mean(found.false):.2f} | {lead} | {octaves} |"
+            )
+    return "\n".join(lines)
+
+
+def _controls(rows: dict[str, list[Row]]) -> str:
+    controls = [s for s in WITHOUT if s in rows]
+    lines = ["| signal | detector | " + " | ".join(f"`{s}`" for s in controls) + " |"]
+    lines.append("|---" * (2 + len(controls)) + "|")
+    for signal in SIGNALS:
+        for detector in CALLERS:
+            shares = [
+                mean(rates([], negatives({s: rows[s]}), signal, detector).false) for s in controls
+            ]
+            if all(math.isnan(x) for x in shares):
+                continue
+            cells = " | ".join("–" if math.isnan(x) else f"{x:.2f}" for x in shares)
+            lines.append(f"| {signal.replace('_', ' ')} | `{detector}` | {cells} |")
+    return "\n".join(lines)
+
+
+def _spikes(rows: dict[str, list[Row]]) -> str:
+    own = of_systems(rows, list(SPIKES))
+    lines = ["| signal | found | by chance | stray alarms per run | false alarms without events |"]
+    lines.append("|---" * 5 + "|")
+    for signal in SIGNALS:
+        found = rates(own, negatives(rows), signal, "find_spikes", spike=True)
+        if not len(found.hits):
+            continue
+        elsewhere = np.mean([stray(row, signal, "find_spikes", spike=True) for row in own])
+        lines.append(
+            f"| {signal.replace('_', ' ')} | {mean(found.hits):.2f} | {mean(found.chance):.2f} | "
+            f"{elsewhere:.1f} | {mean(found.false):.2f} |"
+        )
+    return "\n".join(lines)
+
+
+def _places(rows: dict[str, list[Row]]) -> str:
+    lines = ["| system | by chance, first | " + " | ".join(RANKINGS) + " |"]
+    lines.append("|---" * (2 + len(RANKINGS)) + "|")
+    for system in (*WITH_EVENTS, *SPIKES):
+        known = [p for row in rows.get(system, []) for p in row["located"] if p is not None]
+        if not known:
+            continue
+        cells = []
+        for key in RANKINGS.values():
+            above, first = (places(rows[system], key, part) for part in (1, 0))
+            cells.append(f"{OverSeeds(above)}; {np.mean(first):.2f}")
+        chance = np.mean([p["chance"] for p in known])
+        lines.append(f"| `{system}` | {chance:.2f} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()
