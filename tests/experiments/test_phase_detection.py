@@ -170,8 +170,12 @@ def planted_run(seed: int = 0) -> KnownRun:
     )
 
 
-def test_a_planted_drop_is_found_dated_and_placed():
-    row = scored(planted_run())
+@pytest.fixture(scope="module")
+def row():
+    return scored(planted_run())
+
+
+def test_a_planted_drop_is_found_dated_and_placed(row):
     (alarm,) = row["alarms"]["train_loss"]["find_transitions"]
     assert 180 < alarm[0] < 280 < alarm[1] < 320
     (place,) = row["located"]
@@ -188,10 +192,10 @@ def test_a_planted_drop_is_found_dated_and_placed():
     assert 0.05 < found.chance[0] < 0.4
 
 
-def test_a_run_without_a_known_place_has_none():
+def test_a_run_without_a_known_place_has_none(row):
     run = planted_run()
     nowhere = replace(run, events=(KnownEvent("drop", 210, 299, 430),))
-    assert located(nowhere, scored(run)["alarms"]) == [None]
+    assert located(nowhere, row["alarms"]) == [None]
 
 
 def test_chance_is_the_share_of_places_that_hold_an_alarm():
@@ -264,7 +268,7 @@ def test_the_rules_answer_with_the_signal_that_was_planted():
     assert signal.verdict == place.verdict == "answered"
     assert signal.value == 1.0
     assert signal.interval == (1.0, 1.0)
-    assert signal.n_seeds == 25
+    assert signal.n_seeds == sum(N_SEEDS[system] // 2 for system in GROKKING)
     assert "find_transitions on weight_norm hits 1.00" in signal.sentence
     assert place.value == pytest.approx(0.9)
     assert place.n_seeds == 10
