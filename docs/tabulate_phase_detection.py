@@ -14,7 +14,6 @@ from phasescope.experiments import phase_detection as experiment
 from phasescope.experiments.evidence import OverSeeds
 from phasescope.experiments.phase_detection.claims import (
     CALLERS,
-    SIGNALS,
     by_system,
     negatives,
     of_systems,
@@ -29,6 +28,7 @@ from phasescope.experiments.phase_detection.config import (
 )
 from phasescope.experiments.phase_detection.figures import RANKINGS
 from phasescope.experiments.phase_detection.rates import Row, mean, rates, stray
+from phasescope.experiments.phase_detection.scoring import SIGNALS
 
 ROOT = Path(__file__).parents[1]
 FILE = ROOT / "results" / "phase_detection.json"

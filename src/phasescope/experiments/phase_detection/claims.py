@@ -21,21 +21,11 @@ from phasescope.experiments.phase_detection.config import (
     Results,
 )
 from phasescope.experiments.phase_detection.rates import Rates, Row, mean, rates
-from phasescope.experiments.phase_detection.scoring import ANY
+from phasescope.experiments.phase_detection.scoring import SIGNALS
 from phasescope.report import Claim
 
-# Signals that need neither held-out examples nor labels beyond those of the training.
-CHEAP = (
-    "train_loss",
-    "gradient_norm",
-    "update_norm",
-    "relative_update",
-    "update_cosine",
-    "weight_norm",
-    "stable_rank",
-    ANY,
-)
-SIGNALS = ("test_loss", *CHEAP)
+# Signals that need no held-out examples.
+CHEAP = tuple(name for name in SIGNALS if name != "test_loss")
 CALLERS = ("find_transitions", "change_points", "OnlineDetector")
 PLACE = "update_norm, detected window"
 B19 = (
@@ -61,7 +51,7 @@ RULE_20 = (
 
 def claims(results: Sequence[Results]) -> list[Claim]:
     """Verdicts over systems; without the packaged runs of all of them nothing is decided."""
-    rows = by_system([r for r in results if r.config.packaged])
+    rows = by_system([r for r in results if r.config.packaged and not r.config.every_signal])
     return [_signal(rows), _place(rows)]
 
 

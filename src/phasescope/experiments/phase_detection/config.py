@@ -63,6 +63,7 @@ class Config:
     """The seeds of one system, on which every detector is scored."""
 
     system: str = "grok_add"
+    every_signal: bool = False  # also relative updates, their cosine, and components one by one
     packaged: bool = True  # score the runs of `ps.datasets.transitions()` instead of new ones
     n_seeds: int = 10
     seed: int = 0  # number of the batch: it has the seeds seed·n_seeds … (seed + 1)·n_seeds − 1
@@ -83,6 +84,7 @@ PRESETS: dict[str, tuple[Config, ...]] = {
     "smoke": (SMOKE,),
     "default": DEFAULT,
     "paper": DEFAULT,
+    "everything": tuple(Config(c.system, every_signal=True, n_seeds=c.n_seeds) for c in DEFAULT),
     "fresh": tuple(Config(c.system, packaged=False, n_seeds=c.n_seeds, seed=1) for c in DEFAULT),
 }
 

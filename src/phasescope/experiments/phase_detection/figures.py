@@ -10,7 +10,6 @@ import numpy as np
 from phasescope.experiments.phase_detection.claims import (
     CALLERS,
     PLACE,
-    SIGNALS,
     by_system,
     negatives,
     places,
@@ -22,6 +21,7 @@ from phasescope.experiments.phase_detection.config import (
     Results,
 )
 from phasescope.experiments.phase_detection.rates import mean, rates
+from phasescope.experiments.phase_detection.scoring import SIGNALS
 from phasescope.figures.matrices import MatrixFrame, matrices_on_slider
 from phasescope.figures.strips import seed_strips
 

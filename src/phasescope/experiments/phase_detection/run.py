@@ -31,7 +31,7 @@ def run(config: Config, directory: Path, *, progress: Progress | None = None) ->
     rows: list[dict[str, Any]] = []
     for i, known in enumerate(runs):
         tell(0.5 + 0.5 * i / len(runs), "detecting")
-        rows.append(scored(known))
+        rows.append(scored(known, every_signal=config.every_signal))
     return Results(config, {"runs": rows})
 
 

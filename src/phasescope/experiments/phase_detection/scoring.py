@@ -23,6 +23,15 @@ Detector = Callable[[KnownRun, Tensor, Tensor], list[Alarm]]
 SATURATED = 0.99  # training accuracy from which the training loss says nothing more
 SPECIAL = ("train_accuracy", "test_accuracy")  # not cheap signals: they say what was to be found
 ANY = "any component"  # the update norms of all components, searched one by one
+# What the claims are decided on; the others cost as much again, and components ten times as much.
+SIGNALS = (
+    "test_loss",
+    "train_loss",
+    "gradient_norm",
+    "update_norm",
+    "weight_norm",
+    "stable_rank",
+)
 LINEAR = ("update_cosine", "stable_rank")  # all other signals are positive: their logarithm
 
 
@@ -68,11 +77,12 @@ def prepared(run: KnownRun, name: str) -> tuple[Tensor, Tensor]:
     return run.steps[usable], x[usable]
 
 
-def scored(run: KnownRun) -> dict[str, Any]:
+def scored(run: KnownRun, *, every_signal: bool = False) -> dict[str, Any]:
     """All alarms of a run, whether its loss was saturated, and where the change was located.
 
     Args:
         run: The run.
+        every_signal: Whether all its signals are searched, those of components too.
     """
     alarms = {
         name: {
@@ -81,9 +91,10 @@ def scored(run: KnownRun) -> dict[str, Any]:
             if detector != "find_spikes" or name not in LINEAR
         }
         for name in run.signals
-        if "/" not in name and name not in SPECIAL
+        if name in SIGNALS or (every_signal and "/" not in name and name not in SPECIAL)
     }
-    alarms[ANY] = {"find_transitions": _plain(of_components(run))}
+    if every_signal:
+        alarms[ANY] = {"find_transitions": _plain(of_components(run))}
     return {
         "seed": run.seed,
         "span": [int(run.steps[0]), int(run.steps[-1])],
