@@ -131,7 +131,8 @@ def seed_strips(
         ticks="",
     )
     figure.update_layout(legend_itemsizing="constant")
-    note = f" {left_out} values that are not positive are not drawn." if left_out else ""
+    which = "not positive" if log else "infinite or missing"
+    note = f" {left_out} values that are {which} are not drawn." if left_out else ""
     return styled(
         figure,
         title=title,

@@ -100,9 +100,10 @@ def _hops(name: str, runs: Sequence[Results]) -> Figure:
         x_title="pull λ (0: none is needed)",
         title=f"Smallest pull into another basin: {name}",
         seen='Rows are starts and targets; "same basin" are two forks of one model, "random" '
-        "goes to a random target as far away.",
+        "pulls towards a random target as far away and asks whether the other level is reached.",
         computed="Bisection to a factor of 1.5 between 1e-4 and 10; landed are models whose "
-        "barrier to the target is within the tolerance and whose mono/N is nearer to its.",
+        "barrier to the target is within the tolerance and whose mono/N is at least as near to "
+        "its as to the start's.",
         misleads="Seeds in which the strongest pull does not suffice cannot be drawn; the claim "
         "counts them.",
     )
