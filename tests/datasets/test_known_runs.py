@@ -53,6 +53,24 @@ def test_runs_of_a_system_must_fit_together():
         packed([run(0), run(1, steps=STEPS + 1)], {})
 
 
+def test_the_data_set_has_what_it_promises():
+    known = ps.datasets.transitions()
+    with_events = {s: [r for r in known.of(s) if r.events] for s in known.systems}
+    assert sum(len(runs) >= 10 for runs in with_events.values()) >= 8
+    assert sum(not r.events for r in known) >= 100
+    assert set(known.provenance["systems"]) == set(known.systems)
+    assert len({(r.system, r.seed) for r in known}) == len(known)
+    for r in known:
+        assert bool((r.steps.diff() > 0).all())
+        assert {"train_loss", "test_loss", "gradient_norm", "weight_norm"} <= set(r.signals)
+        assert all(len(curve) == len(r.steps) for curve in r.signals.values())
+        for event in r.events:
+            assert r.steps[0] <= event.start <= event.middle <= event.end
+            assert set(event.components) <= set(r.components)
+    with pytest.raises(ValueError, match=r"the systems are grok_add, .* but not 'nothing'"):
+        known.of("nothing")
+
+
 def test_the_events_are_those_of_the_progress_measures():
     for r in ps.datasets.transitions():
         for event in r.events:

@@ -83,6 +83,7 @@ SMOKE = Config("s_curve", packaged=False, n_seeds=2, seed=50)
 PRESETS: dict[str, tuple[Config, ...]] = {
     "smoke": (SMOKE,),
     "default": DEFAULT,
+    "one": (DEFAULT[0],),
     "paper": DEFAULT,
     "everything": tuple(Config(c.system, every_signal=True, n_seeds=c.n_seeds) for c in DEFAULT),
     "fresh": tuple(Config(c.system, packaged=False, n_seeds=c.n_seeds, seed=1) for c in DEFAULT),

@@ -53,7 +53,7 @@ def window(event: Sequence[float | int], *, spike: bool) -> tuple[float, float]:
     """Steps between which an alarm must be dated."""
     start, _, end = event
     if spike:
-        return start - 1, start + SPIKE_STEPS
+        return start - 1.0, float(start + SPIKE_STEPS)
     return (1 + start) / SLACK - 1, (1 + end) * SLACK - 1
 
 
