@@ -1,4 +1,4 @@
-"""Write the tables of docs/maze_goals.md from results/maze_goals.json.
+"""Write verdicts and tables of docs/maze_goals.md from results/maze_goals.json.
 
 python docs/tabulate_maze_goals.py
 """
@@ -31,40 +31,43 @@ def main() -> None:
     """Replace what stands between the marks of the page."""
     page = ROOT / "docs" / "maze_goals.md"
     before, rest = page.read_text(encoding="utf-8").split(MARKS[0])
-    text = "\n\n".join(
-        [before + MARKS[0], *tables(stored_runs()), MARKS[1] + rest.split(MARKS[1])[1]]
-    )
+    text = "\n\n".join([before + MARKS[0], *shown(), MARKS[1] + rest.split(MARKS[1])[1]])
     page.write_text(text, encoding="utf-8")
 
 
-def stored_runs() -> list[Results]:
-    """The runs of the committed results."""
+def shown() -> Iterator[str]:
+    """What stands between the marks: the verdicts and the tables of the committed results."""
     stored = json.loads((ROOT / "results" / "maze_goals.json").read_text(encoding="utf-8"))
-    return [
-        Results(experiment.Config(**run["config"]), run["numbers"])
-        for run in stored["settings"]["runs"]
-    ]
+    yield "\n".join(f"- **{c['id']}** ({c['verdict']}): {c['sentence']}" for c in stored["claims"])
+    yield from tables(
+        [
+            Results(experiment.Config(**run["config"]), run["numbers"])
+            for run in stored["settings"]["runs"]
+        ]
+    )
 
 
 def tables(runs: Sequence[Results]) -> Iterator[str]:
     """Every table under its caption: means over seeds with 95% intervals."""
     for name, of in group_by_setting(runs).items():
-        if not any(r.numbers.get("ablations") for r in of):
-            continue
         seeds = f"{len(of)} seed{'s' if len(of) > 1 else ''}"
+        if not any(r.numbers.get("ablations") for r in of):
+            yield f"**Behaviour, {name}** ({seeds}; shares of levels):"
+            yield behaviour(of, ())
+            continue
         yield f"**Behaviour, {name}** ({seeds}; shares of levels; strength 1):"
-        yield behaviour(of)
+        yield behaviour(of, PARTS)
         yield f"**Selectivity, {name}** (drop of the target minus drop of the other goal):"
         yield selectivities(of, name == CORNER)
 
 
-def behaviour(runs: Sequence[Results]) -> str:
+def behaviour(runs: Sequence[Results], parts: Sequence[str]) -> str:
     """Every measure before the training, after it, and without each part."""
-    rows = [["measure", "untrained", "trained", *(f"without {part}" for part in PARTS)]]
+    rows = [["measure", "untrained", "trained", *(f"without {part}" for part in parts)]]
     for measure in runs[0].numbers["final"]:
         row = [measure, mean(runs, lambda r, m=measure: untrained(r, m))]
         row.append(mean(runs, lambda r, m=measure: final(r, m)))
-        row += [mean(runs, lambda r, m=measure, p=part: after(r, p, m)) for part in PARTS]
+        row += [mean(runs, lambda r, m=measure, p=part: after(r, p, m)) for part in parts]
         rows.append(row)
     return table(rows)
 

@@ -67,6 +67,6 @@ def test_the_tables_say_what_the_runs_say():
 def test_the_tables_of_the_page_are_those_of_the_results():
     shown = PAGE.read_text(encoding="utf-8").split(script().MARKS[0])[1].split(script().MARKS[1])[0]
     if (PAGE.parents[1] / "results" / "maze_goals.json").exists():
-        assert shown.strip() == "\n\n".join(script().tables(script().stored_runs())).strip()
+        assert shown.strip() == "\n\n".join(script().shown()).strip()
     else:
         assert shown.strip() == "The seeds have not been run yet."
