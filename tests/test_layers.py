@@ -33,9 +33,10 @@ MAY_IMPORT = {
     "figures": (*FOUNDATION, "analysis", "trajectory", "training", "interventions"),
 }
 MAY_IMPORT["report"] = (*MAY_IMPORT["figures"], "figures")
+MAY_IMPORT["live"] = (*MAY_IMPORT["report"], "report")
 MAY_IMPORT["experiments"] = (*MAY_IMPORT["report"], "report", "integrations")
 MAY_IMPORT["sweeps"] = (*MAY_IMPORT["experiments"], "experiments")
-MAY_IMPORT["cli"] = (*MAY_IMPORT["sweeps"], "sweeps")
+MAY_IMPORT["cli"] = (*MAY_IMPORT["sweeps"], "live", "sweeps")
 
 # `import phasescope` itself would be a cycle in anything that it loads.
 MAY_IMPORT_WHOLE_PACKAGE = ("experiments", "sweeps", "cli")

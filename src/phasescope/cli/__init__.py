@@ -1,4 +1,4 @@
-"""The command line: demo, list, run, sweep, analyse, import, report, claims."""
+"""The command line: demo, list, run, sweep, watch, analyse, import, report, claims."""
 
 import dataclasses
 import importlib
@@ -14,6 +14,7 @@ import tyro
 
 from phasescope.cli.analyse import Json, analyse, print_json
 from phasescope.cli.importing import import_checkpoints
+from phasescope.cli.watch import watch
 from phasescope.errors import PhasescopeError, RecordingWarning
 from phasescope.experiments import EXPERIMENTS
 
@@ -48,6 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 "list": list_experiments,
                 "run": run,
                 "sweep": sweep,
+                "watch": watch,
                 "analyse": analyse,
                 "import": import_checkpoints,
                 "report": report,

@@ -32,6 +32,13 @@ class DataFile:
     """Bytes of the uncompressed content."""
     sha256: str
     """SHA-256 of the uncompressed content, in hexadecimal."""
+    remote: str = ""
+    """Path at the mirrors; `name` with `.gz` by default. Compressed if it ends in `.gz`."""
+
+    @property
+    def remote_path(self) -> str:
+        """What is appended to the address of a mirror."""
+        return self.remote or f"{self.name}.gz"
 
 
 def cache_directory() -> Path:
@@ -147,7 +154,7 @@ def fetch(
     """Directory that now holds every one of the files: those it lacked were downloaded and checked.
 
     Files that are already there are not read; `read_checked` does that. A missing file is asked of
-    the mirrors in turn as `mirror + name + ".gz"`. A download goes to a temporary file beside its
+    the mirrors in turn as `mirror + remote_path`. A download goes to a temporary file beside its
     place, is checked, and only then takes its name: an interrupted download leaves nothing that
     looks like data, and two processes can download at once.
 
@@ -183,7 +190,7 @@ def _download(file: DataFile, mirrors: Sequence[str], directory: Path, timeout: 
     """Put one checked file into the directory, from the first mirror that has it."""
     failures: list[str] = []
     for mirror in mirrors:
-        url = f"{mirror}{file.name}.gz"
+        url = mirror + file.remote_path
         try:
             _download_from(url, file, directory, timeout)
             return
@@ -203,11 +210,12 @@ def _download_from(url: str, file: DataFile, directory: Path, timeout: float) ->
             urllib.request.urlopen(url, timeout=timeout) as answer,
         ):
             shutil.copyfileobj(answer, target)
+        compressed = file.remote_path.endswith(".gz")
         try:
-            read_checked(temporary, file, compressed=True)
+            read_checked(temporary, file, compressed=compressed)
         except DataError as error:
             # The temporary file is about to go: a message that names it would mislead.
             raise DataError("the answer is not the file (cut off, damaged or another)") from error
-        os.replace(temporary, directory / f"{file.name}.gz")
+        os.replace(temporary, directory / (f"{file.name}.gz" if compressed else file.name))
     finally:
         temporary.unlink(missing_ok=True)

@@ -34,6 +34,7 @@ from phasescope.figures.growth import (
 )
 from phasescope.figures.heads import heads_over_training, paths_of_losses
 from phasescope.figures.levels import LevelPanel, statistic_by_level
+from phasescope.figures.live import BlockCurve, curves_so_far, norms_so_far
 from phasescope.figures.located import component_overlaps
 from phasescope.figures.matrices import MatrixFrame, matrices_on_slider
 from phasescope.figures.mazes import goals_over_training, maze_walks
@@ -51,6 +52,7 @@ from phasescope.figures.strips import seed_strips
 from phasescope.figures.turns import component_profiles, path_and_bends
 
 __all__ = [
+    "BlockCurve",
     "Bundle",
     "CurvePanel",
     "DirectionCurve",
@@ -79,6 +81,7 @@ __all__ = [
     "curves_beside_nulls",
     "curves_by_directions",
     "curves_by_setting",
+    "curves_so_far",
     "dimensionality_levels",
     "explained_variance",
     "goals_over_training",
@@ -97,6 +100,7 @@ __all__ = [
     "network_over_training",
     "norms_by_kind",
     "norms_over_time",
+    "norms_so_far",
     "path_and_bends",
     "paths_of_losses",
     "principal_plane",

@@ -91,7 +91,7 @@ def write_report(
         "environment": environment,
         "numbers": numbers,
     }
-    scripts = {"plotly": get_plotlyjs(), "page": _resource("page.js")}
+    scripts = {"plotly": plotly_script(), "page": _resource("page.js")}
     template = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     ).from_string(_resource("template.html.jinja"))
@@ -101,7 +101,7 @@ def write_report(
         claims=[(claim, measured(claim)) for claim in claims],
         figures=views,
         tables={"Configuration": _rows(config), "Environment": _rows(environment)},
-        style=_inline(_resource("page.css")),
+        style=_inline(page_style()),
         scripts={name: _inline(text) for name, text in scripts.items()},
         hashes=" ".join(_hash(text) for text in scripts.values()),
         record=_embedded(json.dumps(plain_value(record, "report"), allow_nan=False)),
@@ -109,6 +109,16 @@ def write_report(
     )
     write_atomic(path, html)
     return Path(path)
+
+
+def page_style() -> str:
+    """The style sheet of the report's pages."""
+    return _resource("page.css")
+
+
+def plotly_script() -> str:
+    """The script that draws figures, as plotly.py ships it."""
+    return get_plotlyjs()
 
 
 def _view(name: str, figure: Figure) -> _FigureView:

@@ -99,7 +99,7 @@ class RunPhases:
         return "\n".join(lines)
 
 
-def run_phases(run: Run | Path | str) -> RunPhases:
+def run_phases(run: Run | Path | str, *, weights: bool = True) -> RunPhases:
     """Transitions of every metric of a run, with the components that moved during each.
 
     Positive metrics that span more than a decade are searched in their logarithm. Movement is that
@@ -108,6 +108,8 @@ def run_phases(run: Run | Path | str) -> RunPhases:
 
     Args:
         run: A run or its directory.
+        weights: Whether changes between recorded weights may be read where no norms of updates were
+            recorded; weights are large.
 
     Returns:
         The phases.
@@ -147,7 +149,7 @@ def run_phases(run: Run | Path | str) -> RunPhases:
             continue
         searched.append(metric)
         found += [(metric, transition) for transition in result.found]
-    activity, names, steps, squares = _activity(run)
+    activity, names, steps, squares = _activity(run, weights)
     phases = []
     for metric, transition in sorted(found, key=lambda pair: pair[1].midpoint):
         moved = _moved(names, steps, squares, transition) if activity else []
@@ -155,14 +157,14 @@ def run_phases(run: Run | Path | str) -> RunPhases:
     return RunPhases(tuple(phases), tuple(searched), activity)
 
 
-def _activity(run: Run) -> tuple[str, tuple[str, ...], Tensor, Tensor]:
+def _activity(run: Run, weights: bool) -> tuple[str, tuple[str, ...], Tensor, Tensor]:
     """Squared change per step of every part, from the best that was recorded."""
     for name in ("component_norms/updates", "norms/updates"):
         if name in run.series_names and len(run[name]) >= _FEWEST_CHANGES:
             series = run[name]
             squares = torch.from_numpy(series[:]).double().square().T
             return name, tuple(series.labels or ()), torch.from_numpy(series.steps), squares
-    if "weights" in run.series_names and len(run.weights) > _FEWEST_CHANGES:
+    if weights and "weights" in run.series_names and len(run.weights) > _FEWEST_CHANGES:
         moved = update_statistics(run.weights, components=run.components or None)
         return "weights", moved.names, moved.steps[:-1], moved.per_step
     return "", (), torch.zeros(0, dtype=torch.int64), torch.zeros(0, 0)

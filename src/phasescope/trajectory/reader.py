@@ -91,15 +91,47 @@ class Run:
 
     def __getitem__(self, name: str) -> Series:
         """The recorded array called `name`, such as ``gradients`` or ``metrics/train_loss``."""
-        if name not in self.series_names:
-            raise KeyError(self._why_missing(name))
-        key = name if name in self._nodes and "shape" in self._nodes[name] else f"{name}/values"
+        return self.rows_from(name, 0)
+
+    def n_rows(self, name: str) -> int:
+        """Committed rows of an array; reads nothing."""
+        return self._nodes[f"{self._key(name).rsplit('/', 1)[0]}/{STEP}"]["shape"][0]
+
+    def rows_from(self, name: str, start: int, stop: int | None = None) -> Series:
+        """The rows of an array from the `start`-th on; nothing before them is read.
+
+        Args:
+            name: As in ``run[name]``.
+            start: Number of the first row, from 0.
+            stop: Number of the row behind the last; all that are committed by default.
+
+        Returns:
+            A series of these rows only: its row 0 is row `start` of the array.
+
+        Raises:
+            KeyError: Nothing of this name was recorded.
+            ValueError: The array has fewer rows.
+        """
+        key = self._key(name)
         group = key.rsplit("/", 1)[0]
         store = self.path / STORE
-        rows = self._nodes[f"{group}/{STEP}"]["shape"][0]
-        steps = read_steps(store / group, rows)
+        rows = self.n_rows(name)
+        stop = rows if stop is None else stop
+        if not 0 <= start <= stop <= rows:
+            raise ValueError(
+                f"rows of {name} must lie within the {rows} that {self.path} has committed, but "
+                f"{start} to {stop} were asked for. Open the run again to see what came since."
+            )
+        steps = read_steps(store / group, stop, start)
         labels = tuple(row["name"] for row in self.info.get("components") or ())
-        return Series(name, store / key, self._nodes[key], steps, self.parameters, labels)
+        return Series(name, store / key, self._nodes[key], steps, self.parameters, labels, start)
+
+    def _key(self, name: str) -> str:
+        """Where an array lies in the store."""
+        if name not in self.series_names:
+            raise KeyError(self._why_missing(name))
+        whole = name in self._nodes and "shape" in self._nodes[name]
+        return name if whole else f"{name}/values"
 
     def _why_missing(self, name: str) -> str:
         held = list(self.series_names)
@@ -151,7 +183,7 @@ class Run:
         """What was recorded, a line per array."""
         lines = [f"<Run {self.path.name}: {self.status}, {self.parameters.size:,} parameters>"]
         lines += [f"  {name:24s} {n:>8,} rows  {span}" for name, n, span in self._table()]
-        lines += [f"  {line}" for line in self._remarks()]
+        lines += [f"  {line}" for line in self.remarks()]
         return "\n".join(lines)
 
     def _table(self) -> list[tuple[str, int, str]]:
@@ -162,7 +194,7 @@ class Run:
             rows.append((name, len(steps), span))
         return rows
 
-    def _remarks(self) -> list[str]:
+    def remarks(self) -> list[str]:
         """What a reader must know before trusting the numbers."""
         remarks = []
         if self.origin is not None:
@@ -195,7 +227,7 @@ class Run:
         """The same as a table, for notebooks."""
         steps = f"{self.info.get('step', 0):,} updates, {self.info.get('optimizer', 'unknown')}"
         title = f"{self.path.name}: {self.status}, {steps}, {self.parameters.size:,} parameters"
-        remarks = "".join(f"<p>{html.escape(line)}</p>" for line in self._remarks())
+        remarks = "".join(f"<p>{html.escape(line)}</p>" for line in self.remarks())
         body = "".join(
             f"<tr><td>{html.escape(name)}</td><td style='text-align:right'>{n:,}</td>"
             f"<td>{html.escape(span)}</td></tr>"

@@ -57,10 +57,12 @@ class Series:
         steps: np.ndarray,
         table: ParameterTable,
         components: tuple[str, ...] = (),
+        first_row: int = 0,
     ) -> None:
         self.name = name
         self.steps = steps
         self._path = path
+        self._first_row = first_row
         self.value_shape = tuple(node["shape"][1:])
         columns = math.prod(self.value_shape)
         self.shape = (len(steps), columns)
@@ -112,10 +114,13 @@ class Series:
         """Fill `out` chunk file by chunk file."""
         width = self.chunk_columns
         starts = range(start - start % width, stop, width) if start < stop else ()
-        by_chunk = itertools.groupby(range(len(rows)), lambda i: rows[i] // self._chunk_rows)
+        first = self._first_row
+        by_chunk = itertools.groupby(
+            range(len(rows)), lambda i: (first + rows[i]) // self._chunk_rows
+        )
         for chunk, group in by_chunk:
             positions = list(group)
-            offsets = [rows[i] % self._chunk_rows for i in positions]
+            offsets = [(first + rows[i]) % self._chunk_rows for i in positions]
             block = out[positions[0] : positions[-1] + 1]
             for origin in starts:
                 left, right = max(start, origin), min(stop, origin + width)

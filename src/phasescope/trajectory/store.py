@@ -186,15 +186,16 @@ class GroupWriter:
 _STEP_SPEC = ArraySpec("int64", (), (), STEP_CHUNK, attributes={"long_name": "updates applied"})
 
 
-def read_steps(directory: Path, rows: int) -> np.ndarray:
-    """The step values of a group's first `rows` rows.
+def read_steps(directory: Path, rows: int, start: int = 0) -> np.ndarray:
+    """The step values of a group's rows from `start` up to `rows`; no chunk before is read.
 
     Raises:
         RunError: A chunk file is missing or cut off.
     """
     folder = directory / STEP / "c"
     chunks = [np.empty(0, np.int64)]
-    for i in range(math.ceil(rows / STEP_CHUNK)):
+    first = start // STEP_CHUNK
+    for i in range(first, math.ceil(rows / STEP_CHUNK)):
         path = folder / str(i)
         chunks.append(np.fromfile(path, "<i8") if path.exists() else chunks[0])
         if len(chunks[-1]) != STEP_CHUNK:
@@ -202,7 +203,7 @@ def read_steps(directory: Path, rows: int) -> np.ndarray:
                 f"{path} must hold {STEP_CHUNK} steps, but it holds {len(chunks[-1])}: the file is "
                 "missing or was cut off. Restore it from a copy, or record the run again."
             )
-    return np.concatenate(chunks)[:rows]
+    return np.concatenate(chunks)[start - first * STEP_CHUNK : rows - first * STEP_CHUNK]
 
 
 class TrajectoryStore:
