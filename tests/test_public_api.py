@@ -12,7 +12,7 @@ import pytest
 
 DOCS = Path(__file__).parent.parent / "docs"
 # Parts whose own names are public too, beside those that the package itself exports.
-PARTS = ("components", "datasets", "errors", "figures", "interventions", "models", "report")
+PARTS = ("components", "datasets", "errors", "figures", "interventions", "live", "models", "report")
 PARTS += ("sweeps", "training", "analysis.grokking")
 # Each needs the extra of its library and lists its names itself.
 INTEGRATIONS = ("huggingface", "lightning", "mazes", "tensorboard", "wandb")

@@ -3,11 +3,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
+from phasescope import report
+from phasescope.datasets import TokenBatch
 from phasescope.experiments import induction_heads as experiment
-from phasescope.experiments.induction_heads.config import DEFAULT, VARIED, Config, Results
-from phasescope.experiments.induction_heads.measure import fall
+from phasescope.experiments.induction_heads import training
+from phasescope.experiments.induction_heads.config import DEFAULT, TEXT, VARIED, Config, Results
+from phasescope.experiments.induction_heads.measure import fall, order_free_loss
+from phasescope.experiments.runner import config_hash, known_runs
 
+# Of the default configuration before it had the field `data`.
+OLD_HASH = "2dc37383"
 TINY = replace(experiment.SMOKE, n_steps=60, measure_every=2)
 
 
@@ -89,6 +96,7 @@ def planted(seed: int, config: Config, **effects: float) -> Results:
                 "singular": [1.0, 1.0, 2.0],
             },
             "compositions": dict.fromkeys("qkv", pairs) if config.n_layers > 1 else {},
+            "order_free_loss": 2.0,
             "path": {"turns": [800], "coordinates": [[0.0], [0.0]]},
             "final": {"rank_correlation": {"zero": 0.5, "mean": 0.5, "resample": 0.5}},
         },
@@ -137,3 +145,74 @@ def test_nine_seeds_decide_nothing_and_variations_must_all_be_run():
     claims = {claim.id: claim for claim in experiment.claims(runs)}
     assert claims["B11"].verdict == "answered"
     assert claims["B11"].value == pytest.approx(1.0, abs=0.25)
+
+
+def on_text(n_seeds: int, **two: float):
+    results = [planted(s, replace(TEXT, n_layers=2), **two) for s in range(n_seeds)]
+    results += [planted(s, replace(TEXT, n_layers=1)) for s in range(n_seeds)]
+    return experiment.claims(results)
+
+
+def test_real_text_has_verdicts_of_its_own_by_the_same_rules():
+    claims = on_text(10, turn=3.0, induction=4.0, reader=4.0)
+    mixture, text = claims[: len(experiment.CLAIM_IDS)], claims[len(experiment.CLAIM_IDS) :]
+    assert {claim.verdict for claim in mixture} == {"not tested"}
+    assert [claim.id for claim in text] == ["B8", "B9", "B10", "B12", "B13", "B14"]
+    assert all(claim.statement.endswith("(real text)") for claim in text)
+    found = {claim.id: claim for claim in text}
+    assert found["B13"].verdict == "reproduced"
+    assert "in 10 of 10 networks" in found["B13"].sentence
+    assert found["B9"].verdict == "refuted"  # one layer does not turn
+    # One layer ends near 3.8 nats; the segment without its order is 2.
+    assert found["B14"].value == pytest.approx(1.8, abs=0.05)
+
+
+def test_text_on_which_nothing_forms_says_so():
+    runs = [planted(s, replace(TEXT, n_layers=2)) for s in range(10)]
+    for run in runs:
+        run.numbers["window"] = None
+    claims = experiment.claims(runs)[len(experiment.CLAIM_IDS) :]
+    assert {claim.verdict for claim in claims} == {"not tested"}
+    assert "fell suddenly in 0 of 10 networks of two layers, so there" in claims[0].sentence
+
+
+def test_order_free_loss_is_the_entropy_of_the_segment():
+    tokens = torch.tensor([[0, 1, 0, 2, 0, 1, 0, 2], [5, 5, 5, 5, 5, 5, 5, 5]])
+    repeats = torch.arange(8).expand(2, 8) >= torch.tensor([[4], [2]])
+    entropy = 0.5 * np.log(2) + 0.5 * np.log(4)
+    assert order_free_loss(TokenBatch(tokens, repeats)) == pytest.approx(4 * entropy / 10)
+
+
+def test_a_network_is_trained_on_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(training, "_text", lambda: "to be, or not to be: that is. " * 40)
+    with pytest.raises(ValueError, match="has 14 different characters, but d_vocab is 16"):
+        experiment.run(replace(TINY, data="text"), tmp_path / "refused")
+    config = replace(TINY, data="text", d_vocab=14, n_layers=2, measure_every=10)
+    numbers = experiment.run(config, tmp_path / "run").numbers
+    assert numbers["curves"]["copy_loss"][-1] < numbers["curves"]["copy_loss"][0]
+    assert 0 < numbers["order_free_loss"] < np.log(14)
+
+
+def test_runs_made_before_the_text_are_found_again(tmp_path: Path):
+    assert config_hash(DEFAULT) == OLD_HASH
+    assert config_hash(replace(DEFAULT, data="text")) != OLD_HASH
+    old = {k: v for k, v in vars(DEFAULT).items() if k != "data"}
+    report.save_results(
+        tmp_path / "a.json",
+        report.ExperimentResults(
+            "induction_heads",
+            "default",
+            old,
+            "",
+            {},
+            (0,),
+            (),
+            {
+                "runs": [
+                    {"config": old, "numbers": {"a": 1}},
+                    {"config": {"seed": 0}, "numbers": {}},
+                ]
+            },
+        ),
+    )
+    assert known_runs(experiment, tmp_path / "a.json") == {OLD_HASH: {"a": 1}}

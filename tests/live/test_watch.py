@@ -111,8 +111,8 @@ def test_only_new_rows_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr(series_module, "_fill", counted)
     tail = RunTail(path)
-    with Writer(path, n_steps=5_000) as writer:
-        writer.train(4_200)  # beyond one chunk of steps
+    with Writer(path) as writer:
+        writer.train(290)
         while tail.poll().more:
             pass
         whole = sum(read)
@@ -128,14 +128,15 @@ def test_only_new_rows_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         }
         # Four rows of every array: the last known one is looked at again.
         assert sum(read) == 4 * (2 * 8 + 4 * 10 * 4)
-        assert whole == 4200 * (2 * 8 + 4 * 10 * 4)
+        # A metric of the last step may still come, so its row is not committed.
+        assert whole == 289 * 2 * 8 + 290 * 4 * 10 * 4
 
 
 def test_nothing_leaks_between_looks(tmp_path: Path):
     path = tmp_path / "run"
     watch = Watch(path)
-    with Writer(path, n_steps=5_000) as writer:
-        writer.train(1500)
+    with Writer(path) as writer:
+        writer.train(400)
         settle(watch)
         tracemalloc.start()
         sizes, threads = [], []

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 CHECKPOINT = 100
-PATIENCE = 120.0  # seconds
+PATIENCE = 280.0  # seconds
 
 # A fork of a process that has torch already begins at once.
 _methods = multiprocessing.get_all_start_methods()

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import phasescope as ps
 from phasescope.errors import RunError
-from phasescope.trajectory.store import ArraySpec
+from phasescope.trajectory.store import STEP_CHUNK, ArraySpec, TrajectoryStore, read_steps
 from trajectory import loops
 
 
@@ -28,6 +28,35 @@ def copied(recorded, tmp_path):
     """A run that a test may damage."""
     shutil.copytree(recorded.path, tmp_path / "run")
     return tmp_path / "run"
+
+
+@pytest.mark.parametrize("name", ["gradients", "metrics/train_loss", "norms/updates"])
+def test_rows_from_a_row_on_are_those_of_the_whole(recorded, name):
+    whole = recorded[name]
+    n = recorded.n_rows(name)
+    assert n == len(whole)
+    for start in (0, 1, n // 2, n - 1, n):
+        for stop in (None, start, n):
+            part = recorded.rows_from(name, start, stop)
+            rows = slice(start, n if stop is None else stop)
+            assert part.steps.tolist() == whole.steps[rows].tolist()
+            assert part[:].tobytes() == whole[rows].tobytes()
+            assert part.labels == whole.labels
+    with pytest.raises(ValueError, match=f"must lie within the {n} that .* Open the run again"):
+        recorded.rows_from(name, n, n + 1)
+
+
+def test_steps_from_a_row_on_read_no_chunk_before(tmp_path):
+    store = TrajectoryStore(tmp_path / "store")
+    group = store.add_group("metrics", {})
+    steps = np.cumsum(np.arange(1, 2 * STEP_CHUNK + 101) % 3 + 1)
+    group.write(steps, {})
+    (tmp_path / "store" / "metrics" / "step" / "c" / "0").unlink()
+    for start in (STEP_CHUNK, STEP_CHUNK + 1, 2 * STEP_CHUNK, 2 * STEP_CHUNK + 100):
+        found = read_steps(group.directory, len(steps), start)
+        assert found.tolist() == steps[start:].tolist()
+    with pytest.raises(RunError, match="must hold 4096 steps, but it holds 0"):
+        read_steps(group.directory, len(steps), STEP_CHUNK - 1)
 
 
 def change(directory, **entries):

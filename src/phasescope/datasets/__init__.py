@@ -52,6 +52,7 @@ from phasescope.datasets.sparse_features import (
     feature_directions,
     feature_frequencies,
 )
+from phasescope.datasets.text import TextMixture, load_shakespeare
 from phasescope.datasets.token_mixture import TokenBatch, TokenMixture
 
 __all__ = [
@@ -73,6 +74,7 @@ __all__ = [
     "SparseFeatures",
     "Split",
     "Task",
+    "TextMixture",
     "TokenBatch",
     "TokenMixture",
     "Walks",
@@ -96,6 +98,7 @@ __all__ = [
     "load_digits_images",
     "load_images",
     "load_mnist",
+    "load_shakespeare",
     "low_rank_targets",
     "maze_picture",
     "mix_noise",

@@ -61,22 +61,55 @@ class Experiment(Protocol):
         ...
 
 
+def added_field(default: Any) -> Any:
+    """A field that a configuration got after runs of it had been made.
+
+    At its default it stands for what those runs did, so it leaves `config_hash` as it was and
+    `known_runs` finds them.
+
+    Args:
+        default: A plain value.
+
+    Example:
+        >>> @dataclasses.dataclass(frozen=True)
+        ... class Old:
+        ...     seed: int = 0
+        >>> @dataclasses.dataclass(frozen=True)
+        ... class New:
+        ...     seed: int = 0
+        ...     data: str = added_field("random")
+        >>> config_hash(Old()) == config_hash(New()) != config_hash(New(data="text"))
+        True
+    """
+    return dataclasses.field(default=default, metadata={"added": True})
+
+
 def config_hash(config: Any) -> str:
-    """Eight hexadecimal digits that change with every field of a configuration."""
-    text = json.dumps(dataclasses.asdict(config), sort_keys=True)
+    """Eight hexadecimal digits that change with every field of a configuration.
+
+    But not with an `added_field` that has its default.
+    """
+    values = dataclasses.asdict(config)
+    for field in dataclasses.fields(config):
+        if field.metadata.get("added") and values[field.name] == field.default:
+            del values[field.name]
+    text = json.dumps(values, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
 def known_runs(experiment: Experiment, results_file: Path) -> dict[str, dict[str, Any]]:
     """Numbers of the runs in a results file, by `config_hash`: seeds are added, not repeated.
 
-    Runs whose configuration has other fields than today's are left out.
+    Runs whose configuration has other fields than today's are left out, but an `added_field` may
+    be missing.
     """
-    fields = {field.name for field in dataclasses.fields(experiment.Config)}
+    fields = dataclasses.fields(experiment.Config)
+    all_of_them = {field.name for field in fields}
+    from_the_start = {field.name for field in fields if not field.metadata.get("added")}
     return {
         config_hash(experiment.Config(**row["config"])): row["numbers"]
         for row in load_results(results_file).settings.get("runs", [])
-        if set(row["config"]) == fields
+        if from_the_start <= set(row["config"]) <= all_of_them
     }
 
 

@@ -25,6 +25,10 @@ def document(watch: Watch, norms: str | None = None) -> dict[str, Any]:
 
     Returns:
         Header, figures as plotly's JSON, table of phases, alarms.
+
+    Example:
+        >>> document(Watch("no/such/run"))["status"]
+        'waiting'
     """
     choice = norms_to_choose(watch)
     chosen = norms if norms in choice else next(iter(choice), None)

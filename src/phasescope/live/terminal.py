@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import IO
+from io import TextIOBase
+from typing import IO, cast
 
 import numpy as np
 from rich.console import Console, Group
@@ -32,7 +33,7 @@ def watch_in_terminal(
     watch: Watch,
     *,
     every: float = 2.0,
-    file: IO[str] | None = None,
+    file: TextIOBase | None = None,
     sleep: Callable[[float], None] = time.sleep,
 ) -> None:
     """Show a run on a terminal until its recording has ended; Ctrl-C ends it before.
@@ -56,7 +57,7 @@ def watch_in_terminal(
         >>> lines.getvalue().splitlines()[0].split(" ", 1)[1]
         'complete at step 0'
     """
-    console = Console(file=file)
+    console = Console(file=cast("IO[str] | None", file))
     if not console.is_terminal:
         _in_lines(watch, console, every, sleep)
         return

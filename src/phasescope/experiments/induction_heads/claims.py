@@ -1,6 +1,7 @@
 """Claims A17, A18 and B8 to B15 with their rules of decision.
 
-The rules were fixed before any seed was run. A seed has networks of one, two and three layers on
+The rules were fixed before any seed was run. B8 to B10 and B12 to B14 are decided a second time on
+real text, by the same rules (`TEXT`). A seed has networks of one, two and three layers on
 the same data. The window is that of the fall of the copy loss of the network of two layers, from
 onset to end, unless a rule says otherwise; a one-layer network is looked at in the window of the
 two-layer network of its seed. Logarithms are binary: 1 is a factor of two.
@@ -9,98 +10,87 @@ two-layer network of its seed. Logarithms are binary: 1 is a factor of two.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
-from phasescope.experiments.evidence import OverSeeds, undecided, with_enough_seeds
+from phasescope.experiments.evidence import OverSeeds
 from phasescope.experiments.induction_heads import evidence
-from phasescope.experiments.induction_heads.config import DEFAULT, SMOKE, VARIED, Results
+from phasescope.experiments.induction_heads.config import (
+    CLAIM_IDS,
+    DEFAULT,
+    SMOKE,
+    TEXT,
+    VARIED,
+    Config,
+    Results,
+)
+from phasescope.experiments.induction_heads.deciding import (
+    SLACK,
+    answered,
+    decided,
+    mean_of,
+    positive,
+)
 from phasescope.report import Claim, Verdict
 
 POST = "the post on per-component weight updates"
 OLSSON = "Olsson et al. (2022)"
-SLACK = 0.1  # log2: within 7 %
-Statistic = Callable[[Results, tuple[float, float, float]], float]
+Formed = dict[int, tuple[Results, tuple[float, float, float]]]
 
 
 def claims(results: Sequence[Results]) -> list[Claim]:
     """Verdicts over runs; those of the smoke preset are too short to count."""
     results = [r for r in results if r.config.n_steps > SMOKE.n_steps]
-    two, one = (evidence.by_seed(results, DEFAULT, n) for n in (2, 1))
-    formed = {s: (r, w) for s, r in two.items() if (w := evidence.window(r)) is not None}
+    two, one, formed = _networks(results, DEFAULT)
+    found = [_ablation(two), _path(formed), _varied(results, formed), _bases(formed)]
+    found += _of_heads(formed, one)
+    return sorted(found, key=lambda claim: CLAIM_IDS.index(claim.id)) + _on_text(results)
+
+
+def _networks(
+    results: Sequence[Results], base: Config
+) -> tuple[dict[int, Results], dict[int, Results], Formed]:
+    """Networks of two layers, of one, and those of two whose loss on repetitions fell suddenly."""
+    two, one = (evidence.by_seed(results, base, n) for n in (2, 1))
+    return two, one, {s: (r, w) for s, r in two.items() if (w := evidence.window(r)) is not None}
+
+
+def _of_heads(formed: Formed, one: dict[int, Results]) -> list[Claim]:
     return [
-        _ablation(two),
-        _path(formed),
         _largest(formed, one),
         _turns(formed, one),
         _leads(formed),
-        _varied(results, formed),
         _composition(formed),
         _carriers(formed),
         _one_layer(one),
-        _bases(formed),
     ]
 
 
-Formed = dict[int, tuple[Results, tuple[float, float, float]]]
+def _on_text(results: Sequence[Results]) -> list[Claim]:
+    """The claims about heads once more, on real text; none before it was run."""
+    two, one, formed = _networks(results, TEXT)
+    if not two:
+        return []
+    fell = f"the loss on repetitions fell suddenly in {len(formed)} of {len(two)} networks"
 
+    def sentence(claim: Claim) -> str:
+        if claim.n_seeds:
+            return f"On text, where {fell}: {claim.sentence}"
+        return f"On text {fell} of two layers, so there is nothing to decide it by."
 
-def _claim(
-    id: str,
-    statement: str,
-    source: str,
-    rule: str,
-    values: Sequence[float],
-    unit: str,
-    null: str,
-    judge: Callable[[OverSeeds], Verdict],
-    sentence: Callable[[OverSeeds], str],
-) -> Claim:
-    known = [v for v in values if math.isfinite(v)]
-    if not known:
-        return Claim(
-            id, statement, source, rule, None, None, unit, null, 0, "not tested", "Not run."
-        )
-    found = OverSeeds(known)
-    verdict = with_enough_seeds(judge(found), found.n_seeds)
-    if found.interval is None:
-        verdict = undecided(found.n_seeds)
-    return Claim(
-        id,
-        statement,
-        source,
-        rule,
-        found.mean,
-        found.interval,
-        unit,
-        null,
-        found.n_seeds,
-        verdict,
-        sentence(found),
-    )
-
-
-def _answered(found: OverSeeds) -> Verdict:
-    return "answered"
-
-
-def _positive(found: OverSeeds) -> Verdict:
-    if found.low > 0:
-        return "reproduced"
-    return "refuted" if found.high < SLACK else "inconclusive"
-
-
-def _mean(values: Sequence[float]) -> str:
-    known = [v for v in values if math.isfinite(v)]
-    return str(OverSeeds(known)) if known else "not run"
+    return [
+        replace(claim, statement=f"{claim.statement} (real text)", sentence=sentence(claim))
+        for claim in _of_heads(formed, one)
+    ]
 
 
 def _ablation(two: dict[int, Results]) -> Claim:
     rows = [r.numbers["final"]["rank_correlation"] for r in two.values()]
     zero = [row["zero"] for row in rows]
-    others = {kind: _mean([row[kind] for row in rows]) for kind in ("mean", "resample")}
-    return _claim(
+    others = {kind: mean_of([row[kind] for row in rows]) for kind in ("mean", "resample")}
+    return decided(
         "A17",
         "does the ranking of heads by SVD mass agree with that by causal effect?",
         "the post on gradient SVDs",
@@ -110,7 +100,7 @@ def _ablation(two: dict[int, Results]) -> Claim:
         zero,
         "rank correlation",
         f"0 for unrelated ranks; mean {others['mean']}, resample {others['resample']}",
-        _answered,
+        answered,
         lambda found: f"The rank correlation over heads is {found}.",
     )
 
@@ -122,7 +112,7 @@ def _path(formed: Formed) -> Claim:
         values.append(float(bool(turns)))
         steps = result.numbers["steps"][-1]
         random.append(min(1.0, (end * 1.25 - onset / 1.25) / steps))
-    return _claim(
+    return decided(
         "A18",
         "do principal components of per-example losses turn at the phase change?",
         "the post on gradient SVDs, after Olsson et al. (2022)",
@@ -130,8 +120,8 @@ def _path(formed: Formed) -> Claim:
         "significant turn (turning test, level .05) between onset/1.25 and 1.25 end of the fall",
         values,
         "share of seeds",
-        f"the window is {_mean(random)} of the training; a walk turns anywhere in .05 of runs",
-        _answered,
+        f"the window is {mean_of(random)} of the training; a walk turns anywhere in .05 of runs",
+        answered,
         lambda found: f"A turn beyond those of walks lies at the phase change in {found} of seeds.",
     )
 
@@ -153,12 +143,12 @@ def _largest(formed: Formed, one: dict[int, Results]) -> Claim:
     def judge(found: OverSeeds) -> Verdict:
         if second is None:
             return "not tested"
-        verdicts = {_positive(found), _positive(second)}
+        verdicts = {positive(found), positive(second)}
         if verdicts == {"reproduced"}:
             return "reproduced"
         return "refuted" if "refuted" in verdicts else "inconclusive"
 
-    return _claim(
+    return decided(
         "B8",
         "induction heads have the largest weight change per parameter; yet a head of the 1-layer "
         "model exceeds them",
@@ -186,12 +176,12 @@ def _turns(formed: Formed, one: dict[int, Results]) -> Claim:
     def judge(found: OverSeeds) -> Verdict:
         if second is None:
             return "not tested"
-        verdicts = {_positive(found), _positive(second)}
+        verdicts = {positive(found), positive(second)}
         if verdicts == {"reproduced"}:
             return "reproduced"
         return "refuted" if "refuted" in verdicts else "inconclusive"
 
-    return _claim(
+    return decided(
         "B9",
         "the norm of the weight change turns at the phase change, in 1-layer models too",
         POST,
@@ -222,7 +212,7 @@ def _leads(formed: Formed) -> Claim:
             leads.append(float((middle - times[chosen].mean()) / middle))
             others.append(float((middle - times[rest].mean()) / middle))
     differences = [a - b for a, b in zip(leads, others, strict=True)]
-    return _claim(
+    return decided(
         "B10",
         "do the heads that become induction heads move before the others and before the loss drops",
         POST,
@@ -232,10 +222,10 @@ def _leads(formed: Formed) -> Claim:
         "paired difference",
         leads,
         "share of the midpoint",
-        f"other heads {_mean(others)}; difference {_mean(differences)}",
-        _answered,
+        f"other heads {mean_of(others)}; difference {mean_of(differences)}",
+        answered,
         lambda found: (
-            f"Induction heads lead the fall by {found} of its step, by {_mean(differences)} more "
+            f"Induction heads lead the fall by {found} of its step, by {mean_of(differences)} more "
             "than other heads do."
         ),
     )
@@ -254,8 +244,8 @@ def _varied(results: Sequence[Results], formed: Formed) -> Claim:
                 turned.setdefault(name, []).append(excess)
     lowest = min(turned, key=lambda name: float(np.nanmean(turned[name])), default="")
     enough = len(turned) == len(VARIED)
-    told = "; ".join(f"{name} {_mean(values)}" for name, values in turned.items())
-    return _claim(
+    told = "; ".join(f"{name} {mean_of(values)}" for name, values in turned.items())
+    return decided(
         "B11",
         "does the turn stay when warm-up, schedule, decay and batch are varied?",
         POST,
@@ -263,8 +253,8 @@ def _varied(results: Sequence[Results], formed: Formed) -> Claim:
         "variation with the smallest mean decides",
         turned[lowest] if enough else [],
         "log2",
-        f"the usual recipe: {_mean(usual)}",
-        _answered,
+        f"the usual recipe: {mean_of(usual)}",
+        answered,
         lambda found: f"The smallest turn, with {lowest}, is {found}. {told}.",
     )
 
@@ -290,7 +280,7 @@ def _composition(formed: Formed) -> Claim:
             return "reproduced"
         return "refuted" if found.low > SLACK else "inconclusive"
 
-    return _claim(
+    return decided(
         "B12",
         "composition between head pairs rises before or with the drop",
         POST,
@@ -299,7 +289,7 @@ def _composition(formed: Formed) -> Claim:
         f"{SLACK}, refuted if above; Q and V beside",
         ratios["k"],
         "log2",
-        f"Q {_mean(ratios['q'])}, V {_mean(ratios['v'])}",
+        f"Q {mean_of(ratios['q'])}, V {mean_of(ratios['v'])}",
         judge,
         lambda found: f"K-composition is halfway up at {found} (log2) of the fall's midpoint.",
     )
@@ -320,7 +310,7 @@ def _carriers(formed: Formed) -> Claim:
         differences.append(float(kept[chosen].mean() - kept[carrier]))
         if len(rest):
             random.append(float(kept[rest].mean() - kept[carrier]))
-    return _claim(
+    return decided(
         "B13",
         "once a concept is learned its substrate stops changing while what reads it goes on",
         POST,
@@ -329,8 +319,8 @@ def _carriers(formed: Formed) -> Claim:
         f"interval lies above 0, refuted if below {SLACK}",
         differences,
         "log2",
-        f"other heads less the previous-token head: {_mean(random)}",
-        _positive,
+        f"other heads less the previous-token head: {mean_of(random)}",
+        positive,
         lambda found: f"Readers keep {found} (log2) more of their movement than the carrier.",
     )
 
@@ -341,7 +331,7 @@ def _one_layer(one: dict[int, Results]) -> Claim:
     excess = [a - b for a, b in zip(finals, bounds, strict=True)]
     stripe = [float(evidence.scores(r, "stripe")[:, -1].max()) for r in one.values()]
     copying = [float(evidence.scores(r, "copying")[:, -1].max()) for r in one.values()]
-    return _claim(
+    return decided(
         "B14",
         "what does the 1-layer model learn at that time?",
         POST,
@@ -349,13 +339,18 @@ def _one_layer(one: dict[int, Results]) -> Claim:
         "segment's tokens without their order; largest stripe and copying score beside",
         excess,
         "nats",
-        f"uniform over all tokens: {math.log(DEFAULT.d_vocab):.2f} nats; loss {_mean(finals)}",
-        _answered,
+        f"uniform over all tokens: {_uniform(one):.2f} nats; loss {mean_of(finals)}",
+        answered,
         lambda found: (
             f"It ends {found} nats from knowing which tokens occur without their order; largest "
-            f"stripe {_mean(stripe)}, largest copying score {_mean(copying)}."
+            f"stripe {mean_of(stripe)}, largest copying score {mean_of(copying)}."
         ),
     )
+
+
+def _uniform(one: dict[int, Results]) -> float:
+    config = next((r.config for r in one.values()), DEFAULT)
+    return math.log(config.d_vocab)
 
 
 def _bases(formed: Formed) -> Claim:
@@ -367,8 +362,8 @@ def _bases(formed: Formed) -> Claim:
             shares[name].append(evidence.effective_share(moved))
         singular = np.array(result.numbers["moved"]["singular"])
         shares["singular directions"].append(evidence.effective_share(singular))
-    told = "; ".join(f"{name} {_mean(values)}" for name, values in shares.items())
-    return _claim(
+    told = "; ".join(f"{name} {mean_of(values)}" for name, values in shares.items())
+    return decided(
         "B15",
         "is the head basis the right one?",
         POST,
@@ -378,6 +373,6 @@ def _bases(formed: Formed) -> Claim:
         shares["gauge-free"],
         "share of the parts",
         "1 if all parts move alike",
-        _answered,
+        answered,
         lambda found: f"Effective shares: {told}.",
     )

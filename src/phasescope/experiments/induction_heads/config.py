@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
+from phasescope.experiments.runner import added_field
 from phasescope.experiments.settings import compact
 
 SOURCE = '"What\'s going on with Per-Component Weight Updates?" (LessWrong); Olsson et al. (2022)'
@@ -15,14 +16,15 @@ CLAIM_IDS = ("A17", "A18", "B8", "B9", "B10", "B11", "B12", "B13", "B14", "B15")
 
 @dataclass(frozen=True)
 class Config:
-    """One attention-only transformer on the mixture of bigrams and repeated segments."""
+    """One attention-only transformer on repeated segments among Markov chains, or among text."""
 
     n_layers: int = 2
     d_vocab: int = 64
     n_ctx: int = 64
     d_model: int = 64  # width of the residual stream; 512 in the source
     n_heads: int = 4  # per layer; 8 in the source
-    bigram_share: float = 0.5  # of sequences that are Markov chains: more of them, later induction
+    # Share of Markov chains, or of text as it stands: more of them, later induction.
+    bigram_share: float = 0.5
     learning_rate: float = 3e-3
     warmup_steps: int = 50
     cosine: bool = False  # decay of the rate to a tenth by the end; else constant
@@ -31,6 +33,8 @@ class Config:
     n_steps: int = 2000
     measure_every: int = 25  # steps between checkpoints, at which everything is measured
     seed: int = 0  # of weights, bigrams and sequences
+    # Random tokens, or tiny Shakespeare in characters (d_vocab=65).
+    data: Literal["mixture", "text"] = added_field("mixture")
 
 
 DEFAULT = Config()
@@ -42,11 +46,15 @@ VARIED = {
     "decay .1": replace(DEFAULT, weight_decay=0.1),
     "batch 64": replace(DEFAULT, batch_size=64),
 }
+TEXT = replace(DEFAULT, data="text", d_vocab=65, n_steps=2500)
 PAPER = replace(DEFAULT, d_model=128, n_heads=8, n_steps=8000, measure_every=40)
 PRESETS: dict[str, tuple[Config, ...]] = {
     "smoke": (SMOKE, replace(SMOKE, n_layers=1)),
     "default": tuple(replace(DEFAULT, n_layers=n) for n in (1, 2, 3)),
     "varied": tuple(VARIED.values()),
+    "text": tuple(replace(TEXT, n_layers=n) for n in (1, 2)),
+    "both": tuple(replace(DEFAULT, n_layers=n) for n in (1, 2, 3))
+    + tuple(replace(TEXT, n_layers=n) for n in (1, 2)),
     "paper": tuple(replace(PAPER, n_layers=n) for n in (1, 2, 3)),
 }
 

@@ -136,8 +136,11 @@ def unigram_loss(result: Results) -> float:
     """Copy loss of the best guess from the set of tokens of the segment alone, in nats.
 
     After the first occurrence all tokens of a segment of n random tokens have been seen; knowing
-    the set but not the order costs ln n. The mean over the lengths, weighted by their repeats.
+    the set but not the order costs ln n. The mean over the lengths, weighted by their repeats. Of a
+    text tokens count as often as they occur, and the loss was measured (`order_free_loss`).
     """
+    if result.config.data == "text":
+        return result.numbers["order_free_loss"]
     n = np.arange(result.config.n_ctx // 8, 3 * result.config.n_ctx // 8 + 1)
     weights = result.config.n_ctx - n
     return float((weights * np.log(n)).sum() / weights.sum())

@@ -51,7 +51,9 @@ def heads_figure(result: Results, phase: Stretch | None) -> Any:
             steps,
             {
                 "repetitions": np.array(curves["copy_loss"]),
-                "Markov chains": np.array(curves["chain_loss"]),
+                "text" if result.config.data == "text" else "Markov chains": np.array(
+                    curves["chain_loss"]
+                ),
             },
         ),
         "induction stripe": (steps, of_heads(numbers["heads"]["stripe"])),
@@ -83,4 +85,5 @@ def _phase(result: Results) -> Stretch | None:
 
 def _name(result: Results) -> str:
     n = result.config.n_layers
-    return f"{n} layer{'s' * (n > 1)}, seed {result.config.seed}"
+    text = ", text" if result.config.data == "text" else ""
+    return f"{n} layer{'s' * (n > 1)}{text}, seed {result.config.seed}"

@@ -44,13 +44,15 @@ class Probes:
 
 
 def probes(config: Config) -> Probes:
-    """The data of a configuration: the same for all networks of its seed."""
-    data = mixture(config)
+    """The data of a configuration: the same for all networks of its seed.
+
+    Of a text, what is held out. Segments for the scores are always of random tokens, as in the
+    literature: what they repeat cannot be guessed from the text.
+    """
     generator = torch.Generator().manual_seed(_EVALUATION + config.seed)
 
     def of_kind(share: float) -> ps.datasets.TokenBatch:
-        data.bigram_share = share
-        return data.sample(N_SEQUENCES, generator)
+        return mixture(config, share, "held out").sample(N_SEQUENCES, generator)
 
     def segments(length: int) -> Tensor:
         return torch.randint(0, config.d_vocab, (N_PROBES, length), generator=generator)
@@ -98,11 +100,26 @@ def measured(run: ps.Run, config: Config) -> dict[str, Any]:
         "head_names": heads,
         "curves": curves,
         "window": fall(steps, curves["copy_loss"]),
+        "order_free_loss": order_free_loss(data.copies),
         "heads": {name: torch.stack(rows, 1).tolist() for name, rows in scores.items()},
         "moved": movement(run, config, model),
         "compositions": {name: _pairs(rows, heads) for name, rows in tables.items() if rows},
         "path": _path_numbers(torch.stack(path), steps),
     }
+
+
+def order_free_loss(copies: ps.datasets.TokenBatch) -> float:
+    """Copy loss of a guess from the tokens of the segment, with their counts, without their order.
+
+    The mean over repeated tokens of −ln of their share of the segment, in nats.
+    """
+    total, n = 0.0, 0
+    for tokens, repeats in zip(copies.tokens, copies.repeats, strict=True):
+        segment, repeated = tokens[~repeats], tokens[repeats]
+        shares = torch.bincount(segment, minlength=int(tokens.max()) + 1) / len(segment)
+        total -= float(shares[repeated].log().sum())
+        n += len(repeated)
+    return total / n
 
 
 def fall(steps: list[int], copy_loss: list[float]) -> list[float] | None:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import nn
 from torch.nn import functional
 
 import phasescope as ps
-from phasescope.datasets import TokenMixture
+from phasescope.datasets import TextMixture, TokenMixture, load_shakespeare
 from phasescope.experiments.induction_heads.config import Config
 from phasescope.models import AttentionOnly
 
@@ -30,16 +32,43 @@ def network(config: Config) -> AttentionOnly:
     )
 
 
-def mixture(config: Config) -> TokenMixture:
-    """The sequences that a configuration is trained on."""
-    return TokenMixture(
-        d_vocab=config.d_vocab,
-        n_ctx=config.n_ctx,
-        bigram_share=config.bigram_share,
-        shortest=config.n_ctx // 8,
-        longest=3 * config.n_ctx // 8,
-        seed=config.seed,
-    )
+def mixture(
+    config: Config,
+    share: float | None = None,
+    part: Literal["train", "held out"] = "train",
+) -> TokenMixture | TextMixture:
+    """The sequences of a configuration.
+
+    Args:
+        config: The configuration.
+        share: Of Markov chains, or of text as it stands; that of the configuration by default.
+        part: Of the text; chains and segments are drawn anew anyway.
+
+    Raises:
+        ValueError: The vocabulary is not that of the text.
+    """
+    share = config.bigram_share if share is None else share
+    lengths = {"shortest": config.n_ctx // 8, "longest": 3 * config.n_ctx // 8}
+    if config.data == "mixture":
+        return TokenMixture(
+            d_vocab=config.d_vocab,
+            n_ctx=config.n_ctx,
+            bigram_share=share,
+            seed=config.seed,
+            **lengths,
+        )
+    text = TextMixture(_text(), n_ctx=config.n_ctx, plain_share=share, part=part, **lengths)
+    if config.d_vocab != text.d_vocab:
+        raise ValueError(
+            f"the text has {text.d_vocab} different characters, but d_vocab is {config.d_vocab}. "
+            f"Give --d-vocab {text.d_vocab} with --data text."
+        )
+    return text
+
+
+@lru_cache(maxsize=1)
+def _text() -> str:
+    return load_shakespeare()
 
 
 def learning_rate(config: Config, step: int) -> float:

@@ -1,0 +1,77 @@
+"""A claim of this experiment from its values over seeds, and the rules that several share."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+from phasescope.experiments.evidence import OverSeeds, undecided, with_enough_seeds
+from phasescope.report import Claim, Verdict
+
+SLACK = 0.1  # log2: within 7 %
+
+
+def decided(
+    id: str,
+    statement: str,
+    source: str,
+    rule: str,
+    values: Sequence[float],
+    unit: str,
+    null: str,
+    judge: Callable[[OverSeeds], Verdict],
+    sentence: Callable[[OverSeeds], str],
+) -> Claim:
+    """A claim about values over seeds; those that are not finite are left out.
+
+    Args:
+        id: Of the list of claims.
+        statement: What is claimed or asked.
+        source: Who says so.
+        rule: How it is decided.
+        values: One per seed.
+        unit: Of the values.
+        null: What they are compared with.
+        judge: The verdict if there are seeds enough.
+        sentence: What was found.
+    """
+    known = [v for v in values if math.isfinite(v)]
+    if not known:
+        return Claim(
+            id, statement, source, rule, None, None, unit, null, 0, "not tested", "Not run."
+        )
+    found = OverSeeds(known)
+    verdict = with_enough_seeds(judge(found), found.n_seeds)
+    if found.interval is None:
+        verdict = undecided(found.n_seeds)
+    return Claim(
+        id,
+        statement,
+        source,
+        rule,
+        found.mean,
+        found.interval,
+        unit,
+        null,
+        found.n_seeds,
+        verdict,
+        sentence(found),
+    )
+
+
+def answered(found: OverSeeds) -> Verdict:
+    """The verdict on a question."""
+    return "answered"
+
+
+def positive(found: OverSeeds) -> Verdict:
+    """Reproduced if the interval lies above 0, refuted if below `SLACK`."""
+    if found.low > 0:
+        return "reproduced"
+    return "refuted" if found.high < SLACK else "inconclusive"
+
+
+def mean_of(values: Sequence[float]) -> str:
+    """Mean and interval of the finite values, in words."""
+    known = [v for v in values if math.isfinite(v)]
+    return str(OverSeeds(known)) if known else "not run"
