@@ -119,7 +119,7 @@ class TextMixture:
         ...     longest=3)
         >>> batch = mixture.sample(1, torch.Generator().manual_seed(0))
         >>> mixture.decode(batch.tokens[0]), batch.repeats[0].tolist()
-        ('t to t t', [False, False, False, True, True, True, True, True])
+        ('t tt tt ', [False, False, False, True, True, True, True, True])
     """
 
     def __init__(
