@@ -40,8 +40,10 @@ def test_the_page_follows_a_run(chromium: Browser, watched: WatchServer, tmp_pat
     page.on("console", lambda m: problems.append(m.text) if m.type == "error" else None)
     page.on("pageerror", lambda error: problems.append(str(error)))
     page.on("request", lambda request: requests.append(request.url))
-    page.goto(watched.address)
-    page.wait_for_function("document.getElementById('status').textContent === 'waiting'")
+    page.goto(watched.address, timeout=120_000)
+    page.wait_for_function(
+        "document.getElementById('status').textContent === 'waiting'", timeout=120_000
+    )
     assert page.inner_text("#headline").endswith("run is not there yet")
 
     def points() -> Any:
@@ -53,26 +55,26 @@ def test_the_page_follows_a_run(chromium: Browser, watched: WatchServer, tmp_pat
     with Writer(tmp_path / "run") as writer:
         writer.train(150)
         look(watched)
-        page.wait_for_selector("#metrics-drawing .scatterlayer", timeout=60_000)
+        page.wait_for_selector("#metrics-drawing .scatterlayer", timeout=120_000)
         assert points()["loss"] == 149  # a value of the last step may still come
         writer.train(450)
         look(watched)
         page.wait_for_function(
-            "document.getElementById('headline').textContent.includes('step 599')", timeout=60_000
+            "document.getElementById('headline').textContent.includes('step 599')", timeout=120_000
         )
         assert points()["loss"] > 300  # blocks
         assert page.inner_text("#status") == "recording"
         # Ten tensors are drawn as a map, the chosen norms on the chosen axis.
         heat = "document.getElementById('norms-drawing')"
-        page.wait_for_function(f"{heat}._fullData?.[0].type === 'heatmap'", timeout=60_000)
+        page.wait_for_function(f"{heat}._fullData?.[0].type === 'heatmap'", timeout=120_000)
         assert page.evaluate(f"{heat}._fullData[0].z.length") == 10
         page.select_option("#norms", "norms/weights")
         page.wait_for_function(
             "document.getElementById('norms-heading').textContent.startsWith('Norms of weights')",
-            timeout=60_000,
+            timeout=120_000,
         )
         page.select_option("#axis", "log")
-        page.wait_for_function(f"{heat}._fullLayout.xaxis.type === 'log'", timeout=60_000)
+        page.wait_for_function(f"{heat}._fullLayout.xaxis.type === 'log'", timeout=120_000)
         assert page.locator("#alarms li").count() >= 1
         writer.train(400)
         writer.end()
@@ -81,7 +83,7 @@ def test_the_page_follows_a_run(chromium: Browser, watched: WatchServer, tmp_pat
         if watched._watch.ended:
             break
         page.wait_for_timeout(50)
-    page.wait_for_function("document.querySelectorAll('#phases tr').length === 1", timeout=60_000)
+    page.wait_for_function("document.querySelectorAll('#phases tr').length === 1", timeout=120_000)
     assert "1.weight x" in page.inner_text("#phases")
     assert page.inner_text("#status") == "complete"
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
@@ -90,7 +92,9 @@ def test_the_page_follows_a_run(chromium: Browser, watched: WatchServer, tmp_pat
         watched.address + name for name in ("", "plotly.js", "page.js", "state")
     }
     watched.close()
-    page.wait_for_function("document.getElementById('status').className === 'gone'", timeout=60_000)
+    page.wait_for_function(
+        "document.getElementById('status').className === 'gone'", timeout=120_000
+    )
     page.close()
 
 

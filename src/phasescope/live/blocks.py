@@ -28,7 +28,7 @@ class GrowingBlocks:
         >>> for row in range(6):
         ...     blocks.add(np.array([row]), np.array([[float(row)]]))
         >>> blocks.steps.tolist(), blocks.mean[:, 0].tolist(), blocks.high[:, 0].tolist()
-        ([0.0, 1.0, 2.5, 4.0, 5.0], [0.0, 1.0, 2.5, 4.0, 5.0], [0.0, 1.0, 3.0, 4.0, 5.0])
+        ([0.0, 1.0, 2.5, 4.5], [0.0, 1.0, 2.5, 4.5], [0.0, 1.0, 3.0, 5.0])
     """
 
     def __init__(self, n_columns: int, width: float) -> None:

@@ -114,7 +114,7 @@ def duration(seconds: float) -> str:
     """Seconds in words.
 
     Example:
-        >>> duration(42), duration(3_900), duration(200_000)
+        >>> duration(42.0), duration(3_900.0), duration(200_000.0)
         ('42 s', '65 min', '56 h')
     """
     if seconds < 120:

@@ -73,7 +73,8 @@ class RunTail:
         >>> tail.poll().why.endswith("is not there yet")
         True
         >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-        >>> with ps.Recorder(folder, model, optimizer, save={}) as recorder:
+        >>> save = {"weights": ps.every(1)}
+        >>> with ps.Recorder(folder, model, optimizer, save=save) as recorder:
         ...     for step in range(3):
         ...         model(torch.ones(1, 2)).sum().backward()
         ...         optimizer.step()

@@ -51,7 +51,8 @@ def watch_in_terminal(
         >>> import phasescope as ps, io, tempfile, torch
         >>> folder, model = tempfile.mkdtemp() + "/run", torch.nn.Linear(2, 1)
         >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-        >>> with ps.Recorder(folder, model, optimizer, save={}) as recorder:
+        >>> save = {"weights": ps.every(1)}
+        >>> with ps.Recorder(folder, model, optimizer, save=save) as recorder:
         ...     recorder.log(loss=1.0)
         >>> watch_in_terminal(Watch(folder), file=(lines := io.StringIO()))
         >>> lines.getvalue().splitlines()[0].split(" ", 1)[1]
