@@ -1,6 +1,7 @@
 import gzip
 import os
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
@@ -75,7 +76,11 @@ def test_sequences_are_the_text_or_repeat_a_snippet_of_its_part():
     generator = torch.Generator().manual_seed(0)
     whole = "".join(chr(97 + int(i)) for i in torch.randint(0, 26, (2_000,), generator=generator))
     found = {}
-    for part, own in (("train", whole[:1_800]), ("held out", whole[1_800:])):
+    parts: list[tuple[Literal["train", "held out"], str]] = [
+        ("train", whole[:1_800]),
+        ("held out", whole[1_800:]),
+    ]
+    for part, own in parts:
         mixture = TextMixture(whole, n_ctx=32, shortest=4, longest=12, part=part)
         batch = mixture.sample(400, generator)
         plain = 0

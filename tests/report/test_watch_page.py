@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser
+from playwright.sync_api import Browser, Page
 
 from live.writer import Writer
 from phasescope.errors import PhasescopeError
@@ -27,6 +27,15 @@ def _free_port() -> int:
         return probe.getsockname()[1]
 
 
+def until(page: Page, expression: str) -> None:
+    """Wait for it; the page forbids the evaluation of strings that `wait_for_function` does."""
+    for _ in range(2_400):
+        if page.evaluate(expression):
+            return
+        page.wait_for_timeout(50)
+    raise AssertionError(f"never came true: {expression}")
+
+
 def look(server: WatchServer) -> None:
     while server.poll():
         pass
@@ -41,9 +50,7 @@ def test_the_page_follows_a_run(chromium: Browser, watched: WatchServer, tmp_pat
     page.on("pageerror", lambda error: problems.append(str(error)))
     page.on("request", lambda request: requests.append(request.url))
     page.goto(watched.address, timeout=120_000)
-    page.wait_for_function(
-        "document.getElementById('status').textContent === 'waiting'", timeout=120_000
-    )
+    until(page, "document.getElementById('status').textContent === 'waiting'")
     assert page.inner_text("#headline").endswith("run is not there yet")
 
     def points() -> Any:
@@ -59,22 +66,20 @@ def test_the_page_follows_a_run(chromium: Browser, watched: WatchServer, tmp_pat
         assert points()["loss"] == 149  # a value of the last step may still come
         writer.train(450)
         look(watched)
-        page.wait_for_function(
-            "document.getElementById('headline').textContent.includes('step 599')", timeout=120_000
-        )
+        until(page, "document.getElementById('headline').textContent.includes('step 599')")
         assert points()["loss"] > 300  # blocks
         assert page.inner_text("#status") == "recording"
         # Ten tensors are drawn as a map, the chosen norms on the chosen axis.
         heat = "document.getElementById('norms-drawing')"
-        page.wait_for_function(f"{heat}._fullData?.[0].type === 'heatmap'", timeout=120_000)
+        until(page, f"{heat}._fullData?.[0].type === 'heatmap'")
         assert page.evaluate(f"{heat}._fullData[0].z.length") == 10
         page.select_option("#norms", "norms/weights")
-        page.wait_for_function(
+        until(
+            page,
             "document.getElementById('norms-heading').textContent.startsWith('Norms of weights')",
-            timeout=120_000,
         )
         page.select_option("#axis", "log")
-        page.wait_for_function(f"{heat}._fullLayout.xaxis.type === 'log'", timeout=120_000)
+        until(page, f"{heat}._fullLayout.xaxis.type === 'log'")
         assert page.locator("#alarms li").count() >= 1
         writer.train(400)
         writer.end()
@@ -83,7 +88,7 @@ def test_the_page_follows_a_run(chromium: Browser, watched: WatchServer, tmp_pat
         if watched._watch.ended:
             break
         page.wait_for_timeout(50)
-    page.wait_for_function("document.querySelectorAll('#phases tr').length === 1", timeout=120_000)
+    until(page, "document.querySelectorAll('#phases tr').length === 1")
     assert "1.weight x" in page.inner_text("#phases")
     assert page.inner_text("#status") == "complete"
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
@@ -92,9 +97,7 @@ def test_the_page_follows_a_run(chromium: Browser, watched: WatchServer, tmp_pat
         watched.address + name for name in ("", "plotly.js", "page.js", "state")
     }
     watched.close()
-    page.wait_for_function(
-        "document.getElementById('status').className === 'gone'", timeout=120_000
-    )
+    until(page, "document.getElementById('status').className === 'gone'")
     page.close()
 
 

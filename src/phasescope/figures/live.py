@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
@@ -234,11 +235,11 @@ def _map(
     known = np.isfinite(norms).any(0)
     logs = np.full(norms.shape, np.nan)
     logs[:, known] = np.log2(norms[:, known]) - np.log2(np.nanmedian(norms[:, known], axis=0))
-    chosen = np.arange(len(names))
+    chosen = list(range(len(names)))
     if len(names) > MOST_ROWS:
         spread = np.zeros(len(names))
         spread[known] = np.nanstd(logs[:, known], axis=0)
-        chosen = np.sort(np.argsort(-spread, kind="stable")[:MOST_ROWS])
+        chosen = sorted(np.argsort(-spread, kind="stable")[:MOST_ROWS].tolist())
     z = logs[:, chosen].T
     finite = np.abs(z[np.isfinite(z)])
     reach = max(float(np.quantile(finite, 0.99)), 0.1) if len(finite) else 1.0
@@ -279,7 +280,7 @@ def _short(name: str, most: int = 34) -> str:
     return name if len(name) <= most else "…" + name[1 - most :]
 
 
-def _axis(low: np.ndarray, high: np.ndarray, *, always: bool = False) -> dict[str, object]:
+def _axis(low: np.ndarray, high: np.ndarray, *, always: bool = False) -> dict[str, Any]:
     """A logarithmic axis for positive values that span more than a decade."""
     known = np.isfinite(low) & np.isfinite(high)
     if not known.any() or not (low[known] > 0).all():

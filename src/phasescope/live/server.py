@@ -150,6 +150,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 def _bound(port: int | None) -> _Server:
     candidates = [port] if port is not None else [*range(PORT, PORT + _TRIED), 0]
+    failure: Exception | None = None
     for candidate in candidates:
         try:
             return _Server((HOST, candidate), _Handler)
