@@ -45,6 +45,7 @@ def test_the_directory_of_the_environment_is_used(tmp_path, monkeypatch: pytest.
     assert len(load_cifar10("test").labels) == 4
 
 
+@pytest.mark.usefixtures("unchecked_types")
 def test_files_that_are_missing_or_others_are_refused(tmp_path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.delenv("PHASESCOPE_DATA", raising=False)
     monkeypatch.setenv("PHASESCOPE_CACHE", str(tmp_path / "cache"))

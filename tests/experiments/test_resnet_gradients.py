@@ -11,8 +11,22 @@ from figures.captions import check_house_rules
 from phasescope.datasets import cifar
 from phasescope.experiments import resnet_gradients as experiment
 from phasescope.experiments.resnet_gradients import evidence
-from phasescope.experiments.resnet_gradients.config import DEFAULT, NO_DECAY, PAPER, Config, Results
+from phasescope.experiments.resnet_gradients.config import (
+    CONSTANT,
+    COSINE,
+    CUBIC,
+    DEFAULT,
+    LINEAR,
+    NO_DECAY,
+    PAPER,
+    SETTLED,
+    SHORT,
+    STITCHED,
+    Config,
+    Results,
+)
 from phasescope.experiments.resnet_gradients.layers import resnet_layers
+from phasescope.experiments.resnet_gradients.stages import share_saved
 from phasescope.experiments.resnet_gradients.training import network
 from phasescope.models import ResNet
 
@@ -113,7 +127,7 @@ def test_an_interrupted_training_ends_like_one_that_was_not(tmp_path, monkeypatc
     monkeypatch.setattr(
         "phasescope.experiments.resnet_gradients.training.load_cifar10", noise_images
     )
-    longer = replace(TINY, n_epochs=12)
+    longer = replace(TINY, n_epochs=12, cosine=True, freezing="cubic")
 
     class Stop(Exception): ...
 
@@ -125,7 +139,46 @@ def test_an_interrupted_training_ends_like_one_that_was_not(tmp_path, monkeypatc
         experiment.run(longer, tmp_path / "a", progress=until)
     resumed = experiment.run(longer, tmp_path / "a")
     whole = experiment.run(longer, tmp_path / "b")
+    assert resumed.numbers["stages"].pop("cpu_seconds") is None
+    assert whole.numbers["stages"].pop("cpu_seconds") > 0
     assert resumed.numbers == whole.numbers
+
+
+def test_freezing_saves_what_its_stages_cost(run, tmp_path, monkeypatch):
+    result, _ = run
+    stages = result.numbers["stages"]
+    assert stages["names"] == ["conv1 bn1", "layer1.0", "layer2.0", "fc"]
+    # width 2, 8 x 8 pixels: 3·3·3·2 and 2·(3·3·2·2) over 64 places; then 4 x 4 pixels, 4 channels
+    assert stages["multiply_adds"] == [54 * 64, 72 * 64, (72 + 144 + 8) * 16, 40]
+    assert stages["saved"] == 0
+    assert share_saved([1, 1, 2], [50, None, None], 100) == pytest.approx(2 * 0.5 / 12)
+    monkeypatch.setattr(
+        "phasescope.experiments.resnet_gradients.training.load_cifar10", noise_images
+    )
+    config = replace(TINY, cosine=True, freezing="linear", freeze_first=0.5)
+    frozen = experiment.run(config, tmp_path)
+    numbers = frozen.numbers["stages"]
+    assert numbers["frozen_at"] == [20, 27, 34, None]
+    assert numbers["saved"] == pytest.approx(
+        2 * (54 * 64 * 20 + 72 * 64 * 13 + 224 * 16 * 6) / (3 * 40 * sum(stages["multiply_adds"]))
+    )
+    assert "gradients" not in frozen.numbers
+    with pytest.raises(ValueError, match="cosine must be set"):
+        replace(TINY, freezing="linear")
+
+
+def test_joined_networks_are_measured_beside_their_controls(tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        "phasescope.experiments.resnet_gradients.training.load_cifar10", noise_images
+    )
+    config = replace(TINY, n_blocks=(1, 1, 1), stitched=True)
+    found = experiment.run(config, tmp_path)
+    numbers = found.numbers["stitched"]
+    assert numbers["stages"] == [1, 2]
+    for name in ("other", "same", "untrained"):
+        assert len(numbers[name]) == 2
+        assert all(0 <= v <= 1 for v in numbers[name])
+    assert "3 blocks, stitched" in experiment.setting(config)
 
 
 def test_short_runs_give_no_verdict_but_figures(run):
@@ -182,6 +235,9 @@ def planted(config: Config, seed: int, **effects: float) -> Results:
     }
     angular = shape | {"rise": noisy(rise * effects.get("angular", 0.0))}
     numbers = {
+        "stages": {"saved": 0.0, "cpu_seconds": 10.0, "stop": 300, "frozen_at": []},
+        "final_accuracy": 0.45,
+        "curves": {"test_accuracy": [0.1] * 6 + [0.4] * 7},
         "layers": [layer.name for layer in layers],
         "kinds": kinds.tolist(),
         "depths": [layer.depth for layer in layers],
@@ -202,12 +258,15 @@ def verdicts(n: int = 12, **effects: float) -> dict[str, str]:
     return {c.id: c.verdict for c in experiment.claims(runs)}
 
 
+REST = {"B7": "answered", "B17": "not tested", "B18": "not tested"}
+
+
 def test_planted_effects_are_reproduced_and_absent_ones_refuted():
-    assert verdicts() == {f"B{i}": "reproduced" for i in range(1, 7)} | {"B7": "answered"}
+    assert verdicts() == {f"B{i}": "reproduced" for i in range(1, 7)} | REST
     absent = verdicts(
         order=-2.0, slower=-0.005, rise=0.05, descent=0.1, noisier=0.0, reversal=0.6, drop=0.3
     )
-    assert absent == {f"B{i}": "refuted" for i in range(1, 7)} | {"B7": "answered"}
+    assert absent == {f"B{i}": "refuted" for i in range(1, 7)} | REST
 
 
 @pytest.mark.parametrize(
@@ -227,8 +286,55 @@ def test_the_share_of_noise_is_that_of_the_second_half():
     assert evidence.noise_share(planted(DEFAULT, 0)) == pytest.approx([0.4] * 41)
 
 
+def with_stages(config: Config, seed: int, accuracy: float, saved: float) -> Results:
+    result = planted(config, seed)
+    result.numbers["final_accuracy"] = accuracy + 0.01 * (seed % 3)
+    result.numbers["stages"] |= {"saved": saved, "cpu_seconds": 10 * (1 - saved)}
+    return result
+
+
+def test_freezing_is_answered_against_the_same_training_without():
+    accuracies = {COSINE: 0.45, CONSTANT: 0.4, SHORT: 0.44, LINEAR: 0.43, CUBIC: 0.44}
+    runs = [
+        with_stages(c, s, a, 0.2 * (c in (LINEAR, CUBIC)))
+        for c, a in accuracies.items()
+        for s in range(10)
+    ]
+    runs += [with_stages(SETTLED, s, 0.42, 0.3) for s in range(10)]
+    found = {c.id: c for c in experiment.claims(runs)}["B17"]
+    assert found.verdict == "answered"
+    assert found.value == pytest.approx(-0.03)
+    assert "FreezeOut linear: accuracy -0.02" in found.sentence
+    assert "frozen when settled: accuracy -0.03" in found.sentence
+    assert "computation saved 0.3" in found.sentence
+    assert "processor time saved 0.3" in found.sentence
+    # settled at step 300 of 768: in the fifth of twelve epochs
+    assert "settled in 10 of 10 seeds, which saves 0.609" in found.sentence
+    assert "changes the accuracy by -0.3" in found.sentence
+    assert "17% shorter without freezing: -0.01" in found.null
+
+
+def test_stitching_is_answered_with_its_controls():
+    runs = []
+    for seed in range(10):
+        result = planted(STITCHED, seed)
+        result.numbers["stitched"] = {
+            "stages": [1, 2, 3],
+            "alone": 0.5,
+            "other": [0.48, 0.45 + 0.01 * (seed % 2), 0.44],
+            "same": [0.5, 0.5, 0.5],
+            "untrained": [0.4, 0.3, 0.25],
+        }
+        runs.append(result)
+    found = {c.id: c for c in experiment.claims(runs)}["B18"]
+    assert found.verdict == "answered"
+    assert found.value == pytest.approx(-0.045)
+    assert "0.155" in found.sentence
+    assert "untrained front 0.4" in found.null
+
+
 def test_few_seeds_and_missing_controls_decide_nothing():
-    assert set(verdicts(7).values()) == {"inconclusive"}
+    assert {v for k, v in verdicts(7).items() if len(k) == 2} == {"inconclusive"}
     assert set(verdicts(3).values()) == {"not tested"}
     alone = experiment.claims([planted(DEFAULT, s) for s in range(12)])
     assert {c.id: c.verdict for c in alone}["B3"] == "not tested"

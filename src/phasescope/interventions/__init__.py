@@ -6,6 +6,7 @@ from phasescope.interventions.displacement import ALPHAS, Ablation, ablate, abla
 from phasescope.interventions.ensemble_masks import MaskedEnsemble
 from phasescope.interventions.fine_tuning import FineTuning, fine_tune_away
 from phasescope.interventions.forking import fork
+from phasescope.interventions.freezing import SequentialFreezing, freezeout_ends, settled
 from phasescope.interventions.gradients import add_noise, chain, keep, remove
 from phasescope.interventions.hops import HopStrength, HopTrial, hop_strength, pulled
 from phasescope.interventions.masks import (
@@ -31,6 +32,7 @@ from phasescope.interventions.pruning import (
     train_masked,
 )
 from phasescope.interventions.sites import activations, forward_with
+from phasescope.interventions.stitching import match_channels, train_stitch
 from phasescope.interventions.subspace_training import (
     InSubspace,
     IntrinsicDimension,
@@ -58,6 +60,7 @@ __all__ = [
     "PruningLevel",
     "Replay",
     "ReplayCurves",
+    "SequentialFreezing",
     "SparseTraining",
     "ablate",
     "ablated",
@@ -72,10 +75,12 @@ __all__ = [
     "flat_weights",
     "fork",
     "forward_with",
+    "freezeout_ends",
     "hop_strength",
     "intrinsic_dimension",
     "keep",
     "leading_subspace",
+    "match_channels",
     "patch_effects",
     "path_effects",
     "prune_iteratively",
@@ -88,8 +93,10 @@ __all__ = [
     "replay",
     "replay_curves",
     "same_basin",
+    "settled",
     "shuffled_masks",
     "train_curve",
     "train_masked",
+    "train_stitch",
     "waves",
 ]

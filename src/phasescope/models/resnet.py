@@ -107,9 +107,51 @@ class ResNet(nn.Module):
         Returns:
             Logits, in nats.
         """
+        return self.back(self.front(x, 0), 0)
+
+    def front(
+        self, x: Float[Tensor, "n channels height width"], stage: int
+    ) -> Float[Tensor, "n _channels _height _width"]:
+        """What a stage gives to the next.
+
+        Args:
+            x: Images.
+            stage: The last stage that is used, from 1; 0 for the start alone.
+
+        Returns:
+            Activations, not negative.
+
+        Example:
+            >>> import torch
+            >>> model = ResNet(n_blocks=(1, 1), width=8, n_classes=10, small_images=True)
+            >>> model.front(torch.zeros(2, 3, 32, 32), 2).shape
+            torch.Size([2, 16, 16, 16])
+        """
         x = functional.relu(self.bn1(self.conv1(x)))
         if not self.small_images:
             x = functional.max_pool2d(x, 3, 2, 1)
-        for stage in range(1, self.n_stages + 1):
-            x = self.get_submodule(f"layer{stage}")(x)
-        return self.fc(functional.adaptive_avg_pool2d(x, 1).flatten(1))
+        for i in range(1, stage + 1):
+            x = self.get_submodule(f"layer{i}")(x)
+        return x
+
+    def back(
+        self, h: Float[Tensor, "n channels height width"], stage: int
+    ) -> Float[Tensor, "n classes"]:
+        """Logits from what a stage gives: `forward` is ``back(front(x, k), k)`` for every k.
+
+        Args:
+            h: Activations of the stage.
+            stage: The stage, from 1; 0 for the start.
+
+        Returns:
+            Logits, in nats.
+
+        Example:
+            >>> import torch
+            >>> model = ResNet(n_blocks=(1, 1), width=8, n_classes=10, small_images=True)
+            >>> model.back(torch.zeros(2, 8, 32, 32), 1).shape
+            torch.Size([2, 10])
+        """
+        for i in range(stage + 1, self.n_stages + 1):
+            h = self.get_submodule(f"layer{i}")(h)
+        return self.fc(functional.adaptive_avg_pool2d(h, 1).flatten(1))

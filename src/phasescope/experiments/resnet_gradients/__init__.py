@@ -4,7 +4,8 @@ The per-component-updates post trains ResNet-18 on CIFAR-10 and reads gradient n
 early layers settle first, batch norms and downsampling rise after a first drop, later layers show
 something like a double descent, the final layer falls monotonically. Here every statement has a
 decision rule, noise is subtracted, and the candidate explanation of the rise (scale invariance and
-weight decay) is tested with the norms of gradient times weights, and without decay.
+weight decay) is tested with the norms of gradient times weights, and without decay. Two questions
+of its discussion are taken along: freezing layers in sequence, joining layers of two networks.
 
 Differences from the source in the preset `default`: 8 instead of 64 channels, images of 16 pixels,
 512 of them, batches of 32, 768 steps. Norms of scale-invariant tensors find their balance within
@@ -16,6 +17,8 @@ Runtime: see RUNTIME.
 References:
     "What's going on with Per-Component Weight Updates?" (LessWrong).
     van Laarhoven (2017), arXiv:1706.05350 (scale invariance and weight decay).
+    Brock et al. (2017), "FreezeOut", arXiv:1706.04983.
+    Bansal, Nakkiran & Barak (2021), "Revisiting model stitching", arXiv:2106.07682.
 """
 
 from phasescope.experiments.resnet_gradients.claims import claims

@@ -1,20 +1,24 @@
-"""The claims B1 to B7; their rules were committed before any seed ran."""
+"""The claims; their rules were committed before any seed ran."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
-from phasescope.experiments.evidence import OverSeeds, undecided, with_enough_seeds
+from phasescope.experiments.evidence import OverSeeds
 from phasescope.experiments.resnet_gradients import evidence
 from phasescope.experiments.resnet_gradients.config import (
     DEFAULT,
     NO_DECAY,
-    SOURCE,
     Results,
 )
+from phasescope.experiments.resnet_gradients.layer_claims import (
+    freezing_claim,
+    stitching_claim,
+)
+from phasescope.experiments.resnet_gradients.verdicts import Runs, answered, claim, told
 from phasescope.experiments.rules import verdict_of
 from phasescope.report import Claim, Verdict
 
@@ -25,9 +29,6 @@ NO_RISE = math.log2(1.1)
 GONE = 0.5  # share of the rise that an explanation must take away
 REVERSAL = (0.1, 0.25)  # of the whole fall: at most the first is monotonic, above the second not
 SPREAD = math.log2(1.25)  # of noise between layers
-
-Judge = Callable[[OverSeeds], Verdict]
-Runs = dict[int, Results]
 
 
 def claims(results: Sequence[Results]) -> list[Claim]:
@@ -46,45 +47,9 @@ def claims(results: Sequence[Results]) -> list[Claim]:
         _noise(runs),
         _final_layer(runs),
         _smoothing(runs),
+        freezing_claim(results),
+        stitching_claim(results),
     ]
-
-
-def _claim(
-    id: str,
-    statement: str,
-    rule: str,
-    values: Sequence[float],
-    unit: str,
-    null: str,
-    judge: Judge,
-    sentence: Callable[[OverSeeds], str],
-) -> Claim:
-    known = [v for v in values if math.isfinite(v)]
-    if not known:
-        return Claim(
-            id, statement, SOURCE, rule, None, None, unit, null, 0, "not tested", "Not run."
-        )
-    found = OverSeeds(known)
-    verdict = with_enough_seeds(judge(found), found.n_seeds)
-    if found.interval is None:
-        verdict = undecided(found.n_seeds)
-    return Claim(
-        id,
-        statement,
-        SOURCE,
-        rule,
-        found.mean,
-        found.interval,
-        unit,
-        null,
-        found.n_seeds,
-        verdict,
-        sentence(found),
-    )
-
-
-def _answered(found: OverSeeds) -> Verdict:
-    return "answered"
 
 
 def _above_none(found: OverSeeds) -> Verdict:
@@ -94,18 +59,13 @@ def _above_none(found: OverSeeds) -> Verdict:
     return "refuted" if found.high < SLACK else "inconclusive"
 
 
-def _told(values: Sequence[float]) -> str:
-    known = [v for v in values if math.isfinite(v)]
-    return str(OverSeeds(known)) if known else "not run"
-
-
 def _order(result: Results, which: str = "gradients") -> float:
     rows = evidence.layers(result, "conv")
     return evidence.depth_correlation(result, evidence.shape(result, "half_drop", which), rows)
 
 
 def _early_first(runs: Runs, free: Runs) -> Claim:
-    return _claim(
+    return claim(
         "B1",
         "gradient norms of early layers drop earlier than those of later layers",
         "Spearman's correlation, over the convolutions of the main path, of depth with the step at "
@@ -115,8 +75,8 @@ def _early_first(runs: Runs, free: Runs) -> Claim:
         [_order(r) for r in runs.values()],
         "rank correlation",
         "0 for depths in random order; "
-        f"of ‖g‖‖w‖ {_told([_order(r, 'angular') for r in runs.values()])}; "
-        f"without weight decay {_told([_order(r) for r in free.values()])}",
+        f"of ‖g‖‖w‖ {told([_order(r, 'angular') for r in runs.values()])}; "
+        f"without weight decay {told([_order(r) for r in free.values()])}",
         _above_none,
         lambda found: f"The rank correlation of depth with the time of the drop is {found}.",
     )
@@ -129,7 +89,7 @@ def _early_slower(runs: Runs) -> Claim:
         early.append(a)
         late.append(b)
     ratios = [evidence.speed_ratio(r) for r in runs.values()]
-    return _claim(
+    return claim(
         "B2",
         "after the first drop the gradient norms of early layers move more slowly",
         "Root mean square change of log₂ norm between successive twentieths of the training after "
@@ -138,11 +98,11 @@ def _early_slower(runs: Runs) -> Claim:
         "refuted if below 0.",
         [b - a for a, b in zip(early, late, strict=True)],
         "log2 per twentieth",
-        f"first third {_told(early)}, last third {_told(late)}",
+        f"first third {told(early)}, last third {told(late)}",
         lambda found: verdict_of([found.low > 0], [found.high < 0]),
         lambda found: (
             f"Norms of the last third move by {found} more than those of the first. The drop "
-            f"itself is {_told(ratios)} (log2) times as fast as what comes after it."
+            f"itself is {told(ratios)} (log2) times as fast as what comes after it."
         ),
     )
 
@@ -187,7 +147,7 @@ def _rise(runs: Runs, free: Runs) -> Claim:
             + [x.low > 0 for x in explained],
         )
 
-    return _claim(
+    return claim(
         "B3",
         "BatchNorm and downsample gradients rise after a steep initial drop; the rise is gone for "
         "‖g‖‖w‖ and without weight decay",
@@ -200,15 +160,15 @@ def _rise(runs: Runs, free: Runs) -> Claim:
         "Refuted if a part fails: a drop below 1.5, a rise below 1.1, or less than half gone.",
         rising["batch norm"],
         "log2, rise of batch norms",
-        f"‖g‖‖w‖ of scale-invariant layers {_told(angular)}, their ‖g‖ {_told(raw)}; without "
-        f"weight decay {_told(undecayed)}, with it {_told(decayed)}",
+        f"‖g‖‖w‖ of scale-invariant layers {told(angular)}, their ‖g‖ {told(raw)}; without "
+        f"weight decay {told(undecayed)}, with it {told(decayed)}",
         judge,
         lambda found: (
-            f"Batch norms drop by {_told(drops['batch norm'])} (log2) and rise by {found}; "
-            f"downsampling drops by {_told(drops['downsampling'])} and rises by "
-            f"{_told(rising['downsampling'])}. Of scale-invariant layers ‖g‖ rises by "
-            f"{_told(raw)}, ‖g‖‖w‖ by {_told(angular)}; without weight decay ‖g‖ rises by "
-            f"{_told(undecayed)} instead of {_told(decayed)}."
+            f"Batch norms drop by {told(drops['batch norm'])} (log2) and rise by {found}; "
+            f"downsampling drops by {told(drops['downsampling'])} and rises by "
+            f"{told(rising['downsampling'])}. Of scale-invariant layers ‖g‖ rises by "
+            f"{told(raw)}, ‖g‖‖w‖ by {told(angular)}; without weight decay ‖g‖ rises by "
+            f"{told(undecayed)} instead of {told(decayed)}."
         ),
     )
 
@@ -236,7 +196,7 @@ def _double_descent(runs: Runs, free: Runs) -> Claim:
             [found.low > RISE, order.low > 0], [found.high < RISE, order.high < SLACK]
         )
 
-    return _claim(
+    return claim(
         "B4",
         "norms follow a double descent, more marked in later layers",
         "The smaller of the rise after the first drop and the fall after that, in log2 of norms in "
@@ -245,11 +205,11 @@ def _double_descent(runs: Runs, free: Runs) -> Claim:
         f"above 0; refuted if one lies below log2 1.25 or below {SLACK:g}.",
         marked(runs),
         "log2",
-        f"without weight decay {_told(marked(free))}; of ‖g‖‖w‖ {_told(marked(runs, 'angular'))}",
+        f"without weight decay {told(marked(free))}; of ‖g‖‖w‖ {told(marked(runs, 'angular'))}",
         judge,
         lambda found: (
             f"Norms of convolutions rise and fall again by {found}; the rank correlation with "
-            f"depth is {_told(orders)}."
+            f"depth is {told(orders)}."
         ),
     )
 
@@ -267,7 +227,7 @@ def _noise(runs: Runs) -> Claim:
             [found.low > SLACK, wide.low > SPREAD], [found.high < SLACK, wide.high < SPREAD]
         )
 
-    return _claim(
+    return claim(
         "B5",
         "the noise of the norm depends on the layer",
         "Standard deviation of log2 norms between successive steps (by the median, over √2, after "
@@ -280,9 +240,9 @@ def _noise(runs: Runs) -> Claim:
         "0 for noise that does not depend on the layer",
         judge,
         lambda found: (
-            f"Profiles of seeds agree by {found}; the noisiest layer has {_told(spread)} (log2) "
+            f"Profiles of seeds agree by {found}; the noisiest layer has {told(spread)} (log2) "
             "times the noise of the quietest. Share of noise in the gradient of a batch in "
-            f"the second half: {_told(first)} in the first convolution, {_told(last)} in the last."
+            f"the second half: {told(first)} in the first convolution, {told(last)} in the last."
         ),
     )
 
@@ -296,7 +256,7 @@ def _final_layer(runs: Runs) -> Claim:
 
     falls = [evidence.mean(r, "drop", evidence.layers(r, "fc")) for r in runs.values()]
     low, high = REVERSAL
-    return _claim(
+    return claim(
         "B6",
         "the gradient norm of the final layer falls monotonically",
         "Largest rise of log2 norm between two twentieths of the training, later over earlier, as "
@@ -304,10 +264,10 @@ def _final_layer(runs: Runs) -> Claim:
         f"above {high:g}.",
         reversal("fc"),
         "share of the fall",
-        f"median convolution of the main path: {_told(reversal('conv'))}",
+        f"median convolution of the main path: {told(reversal('conv'))}",
         lambda found: verdict_of([found.high < low], [found.low > high]),
         lambda found: (
-            f"The largest reversal is {found} of the fall; the first drop is {_told(falls)} (log2)."
+            f"The largest reversal is {found} of the fall; the first drop is {told(falls)} (log2)."
         ),
     )
 
@@ -325,8 +285,8 @@ def _smoothing(runs: Runs) -> Claim:
         return evidence.depth_correlation(result, np.array(values), rows)
 
     written, meant = ([share(s, r) for r in runs.values()] for s in ("0.08", "0.92"))
-    orders = {s: _told([order(s, r) for r in runs.values()]) for s in ("0", "0.08", "0.92")}
-    return _claim(
+    orders = {s: told([order(s, r) for r in runs.values()]) for s in ("0", "0.08", "0.92")}
+    return claim(
         "B7",
         "what does the smoothing of the source (.08) show, against .92 and raw norms",
         "Scatter of the smoothed log norm around a running mean over a twentieth of the training, "
@@ -335,9 +295,9 @@ def _smoothing(runs: Runs) -> Claim:
         written,
         "share of the raw scatter",
         "white noise keeps .92 at .08 and .20 at .92",
-        _answered,
+        answered,
         lambda found: (
-            f"At .08 {found} of the scatter is left, at .92 {_told(meant)}. The rank correlation "
+            f"At .08 {found} of the scatter is left, at .92 {told(meant)}. The rank correlation "
             f"of B1 is {orders['0']} raw, {orders['0.08']} at .08 and {orders['0.92']} at .92."
         ),
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from torch import Tensor
@@ -13,7 +13,10 @@ from phasescope.experiments.settings import compact
 
 SOURCE = '"What\'s going on with Per-Component Weight Updates?" (LessWrong)'
 RUNTIME = "one core: about 25 s per training of 768 steps at width 8 and 16 pixels"
-CLAIM_IDS = ("B1", "B2", "B3", "B4", "B5", "B6", "B7")
+CLAIM_IDS = ("B1", "B2", "B3", "B4", "B5", "B6", "B7", "B17", "B18")
+
+
+Freezing = Literal["none", "linear", "cubic", "settled"]
 
 
 @dataclass(frozen=True)
@@ -31,12 +34,21 @@ class Config:
     learning_rate: float = 0.05  # .01 in the source
     momentum: float = 0.9
     weight_decay: float = 4e-3  # 5e-4 in the source
+    cosine: bool = False  # the rate falls to 0 at the end, or where the stage is frozen
+    freezing: Freezing = "none"  # FreezeOut (linear, cubic), or once a stage has settled
+    freeze_first: float = 0.8  # t_0 of FreezeOut, before its power is taken
+    stitched: bool = False  # a second network is trained, and layers of both are joined
     norms_every: int = 1  # steps; 20 in the source
     raw_steps: int = 2000  # at the start, whose norms are recorded at every step
     seed: int = 0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "n_blocks", tuple(self.n_blocks))  # JSON has lists only
+        if self.freezing in ("linear", "cubic") and not self.cosine:
+            raise ValueError(
+                "FreezeOut lets the rate of a stage fall to zero before it is frozen, so cosine "
+                f"must be set where freezing is {self.freezing!r}."
+            )
 
     @property
     def n_steps(self) -> int:
@@ -53,6 +65,14 @@ class Config:
 
 DEFAULT = Config()
 NO_DECAY = replace(DEFAULT, weight_decay=0.0)
+# Freezing and stopping (B17) need networks that still generalise: more images, fewer epochs.
+CONSTANT = replace(DEFAULT, n_train=2048, n_test=1000, n_epochs=12)
+COSINE = replace(CONSTANT, cosine=True)
+SHORT = replace(COSINE, n_epochs=10)  # as much computation as FreezeOut leaves, for all stages
+LINEAR = replace(COSINE, freezing="linear", freeze_first=0.5)
+CUBIC = replace(COSINE, freezing="cubic")
+SETTLED = replace(COSINE, freezing="settled")
+STITCHED = replace(COSINE, n_blocks=(1, 1, 1, 1), n_epochs=8, stitched=True)
 SMOKE = Config(width=2, n_train=32, n_test=16, batch_size=8, n_epochs=12, raw_steps=20)
 PAPER = Config(
     width=64,
@@ -68,6 +88,8 @@ PAPER = Config(
 PRESETS: dict[str, tuple[Config, ...]] = {
     "smoke": (SMOKE,),
     "default": (DEFAULT, NO_DECAY),
+    "freezing": (CONSTANT, COSINE, SHORT, LINEAR, CUBIC, SETTLED),
+    "stitching": (STITCHED,),
     "paper": (PAPER, replace(PAPER, weight_decay=0.0)),
 }
 TIME_SCALES = 3  # that a training must last for its norms to be judged
@@ -98,15 +120,18 @@ class Results:
 
 def setting(config: Config) -> str:
     """The setting of a run without its seed."""
-    return ", ".join(
-        [
-            f"width {config.width}",
-            f"{config.n_train:,} images of {config.image_size} pixels",
-            f"{config.n_epochs} epochs",
-            f"rate {config.learning_rate:g}",
-            f"decay {config.weight_decay:g}",
-        ]
-    )
+    parts = [
+        f"width {config.width}",
+        f"{config.n_train:,} images of {config.image_size} pixels",
+        f"{config.n_epochs} epochs",
+        f"rate {config.learning_rate:g}{' cosine' * config.cosine}",
+        f"decay {config.weight_decay:g}",
+    ]
+    if config.freezing != "none":
+        parts.append(f"freezing {config.freezing}")
+    if config.stitched:
+        parts.append(f"{sum(config.n_blocks)} blocks, stitched")
+    return ", ".join(parts)
 
 
 def for_storage(results: Sequence[Results]) -> list[dict[str, Any]]:

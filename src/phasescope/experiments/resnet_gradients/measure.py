@@ -41,31 +41,39 @@ def norms(recorded: ps.Run, config: Config) -> Detail:
 def measured(recorded: ps.Run, config: Config) -> dict[str, Any]:
     """Every number of a run."""
     layers = resnet_layers(recorded.parameters.names)
-    found = norms(recorded, config)
-    gradients = ps.norm_shapes(found.gradients, n_blocks=N_BLOCKS)
-    angular = ps.norm_shapes(found.gradients * found.weights, n_blocks=N_BLOCKS)
-    weights = ps.norm_shapes(found.weights, n_blocks=N_BLOCKS)
-    block = len(found.steps) // N_BLOCKS
     loss, test, final = (
         np.asarray(recorded[f"metrics/{name}"][:, 0])
         for name in ("train_loss", "test_accuracy", "final_accuracy")
     )
     epoch = config.n_steps // config.n_epochs
-    return {
+    numbers = {
         "layers": [x.name for x in layers],
         "kinds": [x.kind for x in layers],
         "depths": [x.depth for x in layers],
         "invariant": [x.invariant for x in layers],
-        "gradients": _numbers(gradients, block, config),
-        "angular": _numbers(angular, block, config),
-        "weights": {"blocks": weights.blocks.tolist()},
-        "smoothing": _smoothing(found, block, config),
         "half batches": _half_batches(recorded, config, layers),
         "curves": {
             "train_loss": loss[: config.n_steps].reshape(-1, epoch).mean(1).tolist(),
             "test_accuracy": test[np.isfinite(test)].tolist(),
         },
         "final_accuracy": float(final[np.isfinite(final)][-1]),
+    }
+    if config.freezing == "none":  # else norms are zero from some step on
+        numbers |= _shapes(norms(recorded, config), config)
+    return numbers
+
+
+def _shapes(found: Detail, config: Config) -> dict[str, Any]:
+    """Shapes of the norms of all layers."""
+    gradients = ps.norm_shapes(found.gradients, n_blocks=N_BLOCKS)
+    angular = ps.norm_shapes(found.gradients * found.weights, n_blocks=N_BLOCKS)
+    weights = ps.norm_shapes(found.weights, n_blocks=N_BLOCKS)
+    block = len(found.steps) // N_BLOCKS
+    return {
+        "gradients": _numbers(gradients, block, config),
+        "angular": _numbers(angular, block, config),
+        "weights": {"blocks": weights.blocks.tolist()},
+        "smoothing": _smoothing(found, block, config),
     }
 
 

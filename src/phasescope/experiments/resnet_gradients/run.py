@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from safetensors.torch import load_file
+
 import phasescope as ps
 from phasescope.experiments.resnet_gradients.config import Config, Results
 from phasescope.experiments.resnet_gradients.measure import measured, norms
-from phasescope.experiments.resnet_gradients.training import network, train
+from phasescope.experiments.resnet_gradients.stages import stage_numbers
+from phasescope.experiments.resnet_gradients.stitching import OTHER, stitched
+from phasescope.experiments.resnet_gradients.training import FINAL, network, train
+from phasescope.models import ResNet
+from phasescope.trajectory.files import write_json
+
+WATCHED = "stages.json"
 
 Progress = Callable[[float, str], None]
 
@@ -26,15 +35,41 @@ def run(config: Config, directory: Path, *, progress: Progress | None = None) ->
         progress: Called with the share of the work done and what is being done.
     """
     tell = progress or (lambda share, what: None)
-    place = directory / "run"
-    if not (place / "run.json").exists() or ps.open_run(place).status != "complete":
-        train(config, place, lambda share: tell(0.95 * share, "training"))
-    recorded = ps.open_run(place)
-    tell(0.95, "measuring")
-    numbers = measured(recorded, config)
-    shutil.rmtree(place / "checkpoints", ignore_errors=True)
+    share = 0.45 if config.stitched else 0.95
+    recorded, watched = _trained(config, directory / "run", config.seed, share, tell)
+    tell(share, "measuring")
+    numbers = measured(recorded, config) | {"stages": stage_numbers(config, watched)}
+    if config.stitched:
+        other = config.seed + OTHER
+        second, _ = _trained(
+            config, directory / "other", other, share, lambda s, what: tell(share + s, what)
+        )
+        tell(2 * share, "stitching")
+        numbers["stitched"] = stitched(config, _end(recorded, config), _end(second, config))
     tell(1.0, "done")
     return Results(config, numbers, norms(recorded, config))
+
+
+def _trained(
+    config: Config, place: Path, seed: int, share: float, tell: Progress
+) -> tuple[ps.Run, dict[str, Any]]:
+    """A complete run, and what was watched of its stages while it was trained."""
+    file = place / WATCHED
+    if not file.exists():
+        if (place / "run.json").exists() and ps.open_run(place).status == "complete":
+            shutil.rmtree(place)  # stopped between the end of the run and that file
+        watched = train(config, place, seed, lambda s: tell(share * s, "training"))
+        shutil.rmtree(place / "checkpoints", ignore_errors=True)
+        write_json(file, watched)
+    return ps.open_run(place), json.loads(file.read_text(encoding="utf-8"))
+
+
+def _end(recorded: ps.Run, config: Config) -> ResNet:
+    """The trained network of a run, with its batch statistics."""
+    model = network(config)
+    state = load_file(recorded.path / FINAL)
+    model.load_state_dict(state)
+    return model.eval()
 
 
 def load(config: Config, directory: Path, numbers: dict[str, Any]) -> Results:

@@ -1,0 +1,43 @@
+"""The verdicts and tables of docs/resnet_gradients.md are what the results say."""
+
+import importlib.util
+import json
+from pathlib import Path
+
+from phasescope.experiments.resnet_gradients.config import CLAIM_IDS, DEFAULT, NO_DECAY, Config
+
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs" / "resnet_gradients.md"
+
+
+def script():
+    path = ROOT / "docs" / "tabulate_resnet_gradients.py"
+    spec = importlib.util.spec_from_file_location("tabulate_resnet_gradients", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_tables_of_the_page_are_those_of_the_results():
+    module = script()
+    page = PAGE.read_text(encoding="utf-8")
+    between = page.split(module.MARKS[0])[1].split(module.MARKS[1])[0]
+    assert between.strip() == "\n\n".join(module.shown()).strip()
+
+
+def test_the_page_names_every_claim_and_the_numbers_of_the_preset():
+    page = PAGE.read_text(encoding="utf-8")
+    assert all(f"| {name} |" in page for name in CLAIM_IDS)
+    for number in (DEFAULT.n_train, DEFAULT.n_steps, DEFAULT.batch_size):
+        assert f"{number}" in page
+    assert f"{DEFAULT.time_scale:.0f} steps" in page
+    assert NO_DECAY.weight_decay == 0
+
+
+def test_stored_runs_have_the_fields_of_today():
+    file = ROOT / "results" / "resnet_gradients.json"
+    if file.exists():
+        for run in json.loads(file.read_text(encoding="utf-8"))["settings"]["runs"]:
+            assert set(run["config"]) == set(vars(Config()))
