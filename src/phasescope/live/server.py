@@ -119,7 +119,8 @@ class _Server(ThreadingHTTPServer):
 
 class _Handler(BaseHTTPRequestHandler):
     server: _Server  # pyright: ignore[reportIncompatibleVariableOverride]
-    protocol_version = "HTTP/1.1"
+    # A connection that is kept alive would be answered after the server has been closed.
+    protocol_version = "HTTP/1.0"
 
     def do_GET(self) -> None:
         """Answer one request."""
