@@ -1,5 +1,6 @@
 """The page of `phasescope watch` in a real browser, while another process writes the run."""
 
+import http.client
 import socket
 import urllib.error
 import urllib.request
@@ -133,3 +134,17 @@ def test_the_name_of_a_run_is_text_on_the_page(tmp_path: Path):
     with WatchServer(Watch(tmp_path / "<b>run")) as server:
         body = fetched(server.address)[1]
     assert b"<h1>&lt;b&gt;run" in body
+
+
+def test_a_connection_that_was_used_before_is_not_answered_after_the_end(tmp_path: Path):
+    server = WatchServer(Watch(tmp_path / "run"))
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
+    connection.request("GET", "/state", headers={"Connection": "keep-alive"})
+    with connection.getresponse() as answer:
+        assert answer.status == 200
+        answer.read()
+    server.close()
+    server.close()
+    with pytest.raises(OSError, match="refused"):
+        connection.request("GET", "/state")
+    connection.close()
