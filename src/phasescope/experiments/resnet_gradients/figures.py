@@ -50,13 +50,15 @@ def _norms(result: Results, smoothing: float) -> Figure:
         rows = evidence.layers(result, *kinds)
         panels[title] = {result.numbers["layers"][i]: (int(depths[i]), y[i].numpy()) for i in rows}
     how = f"an average of log norms with weight {smoothing:g} of the past" if smoothing else "raw"
+    every = result.config.norms_every
+    often = f"{every}th step" if every > 1 else "step"
     return ps.figures.norms_by_kind(
         detail.steps,
         panels,
         title=f"Gradient norms by kind and depth, {how}",
         computed=(
-            f"Euclidean norm of the gradient of a batch, per layer, every "
-            f"{result.config.norms_every} steps; {how}. Batch norms: weight and bias together. "
+            f"Euclidean norm of the gradient of a batch, per layer, at every {often}; {how}. Batch "
+            "norms: weight and bias together. "
             f"Seed {result.config.seed} of {setting(result.config)}."
         ),
     )
