@@ -6,6 +6,7 @@ python docs/tabulate_maze_goals.py
 import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from statistics import median
 
 from phasescope.experiments import maze_goals as experiment
 from phasescope.experiments.evidence import OverSeeds
@@ -18,6 +19,7 @@ from phasescope.experiments.maze_goals.evidence import (
     drop,
     final,
     later_goal,
+    order,
     selectivity,
     untrained,
 )
@@ -49,6 +51,8 @@ def shown() -> Iterator[str]:
 
 def tables(runs: Sequence[Results]) -> Iterator[str]:
     """Every table under its caption: means over seeds with 95% intervals."""
+    yield "**When goals were learned** (step, median over seeds, smallest to largest):"
+    yield learned(runs)
     for name, of in group_by_setting(runs).items():
         seeds = f"{len(of)} seed{'s' if len(of) > 1 else ''}"
         if not any(r.numbers.get("ablations") for r in of):
@@ -57,8 +61,28 @@ def tables(runs: Sequence[Results]) -> Iterator[str]:
             continue
         yield f"**Behaviour, {name}** ({seeds}; shares of levels; strength 1):"
         yield behaviour(of, PARTS)
-        yield f"**Selectivity, {name}** (drop of the target minus drop of the other goal):"
+        yield f"**Selectivity, {name}** (drop of the target, of the other goal: their difference):"
         yield selectivities(of, name == CORNER)
+
+
+def learned(runs: Sequence[Results]) -> str:
+    """When each goal was half learned in every setting, and which of two was the later one."""
+    rows = [["setting", "first goal", "second goal", "second after first, tied", "last step"]]
+    for name, of in group_by_setting(runs).items():
+        stars = of[0].config.stars
+        pair = ("cheese", "star") if stars else (CORNER_GOAL, CHEESE_GOAL)
+        cells = []
+        for goal in pair:
+            times = [r.numbers["training"]["learned"][goal] for r in of]
+            known = sorted(t[0] for t in times if t is not None)
+            spread = f"{median(known):g}, {known[0]} to {known[-1]}" if known else "never"
+            missed = f"; never in {len(of) - len(known)}" if known and len(known) < len(of) else ""
+            cells.append(f"{goal}: {spread}{missed}")
+        orders = [order(r, *pair) for r in of]
+        after_first = f"{sum(o > 0 for o in orders)} of {len(of)}, {orders.count(0)}"
+        last = max(r.numbers["training"]["steps"][-1] for r in of)
+        rows.append([name, *cells, after_first, f"{last}"])
+    return table(rows)
 
 
 def behaviour(runs: Sequence[Results], parts: Sequence[str]) -> str:
@@ -80,15 +104,20 @@ def selectivities(runs: Sequence[Results], corner: bool) -> str:
         later, earlier = (CHEESE_GOAL, CORNER_GOAL) if corner else later_goal(r)
         return (later, earlier) if part.startswith("late") else (earlier, later)
 
-    for i, name in enumerate(("drop of the target", "drop of the other")):
-        rows.append(
-            [name, *(mean(runs, lambda r, p=p, i=i: drop(r, p, goals(r, p)[i])) for p in PARTS)]
-        )
     for control in (None, *CONTROLS):
-        cells = [
-            mean(runs, lambda r, p=p, c=control: selectivity(r, p, *goals(r, p), c)) for p in PARTS
-        ]
-        rows.append([f"selectivity: {control or 'ablation'}", *cells])
+        cells = []
+        for part in PARTS:
+            target, other = (
+                mean(runs, lambda r, p=part, i=i, c=control: drop(r, p, goals(r, p)[i], c))
+                for i in range(2)
+            )
+            difference = mean(runs, lambda r, p=part, c=control: selectivity(r, p, *goals(r, p), c))
+            cells.append(
+                "–"
+                if difference == "–"
+                else f"{target.split()[0]}, {other.split()[0]}: {difference}"
+            )
+        rows.append([control or "the ablation", *cells])
     return table(rows)
 
 

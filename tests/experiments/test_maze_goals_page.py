@@ -39,6 +39,13 @@ def test_the_tables_say_what_the_runs_say():
             {
                 "final": {"corner": [0.9, 100], "from the corner": [0.7, 100]},
                 "untrained": {"corner": 0.1, "from the corner": 0.2},
+                "training": {
+                    "steps": [0, 16, 32, 48],
+                    "learned": {
+                        "corner": [16, 0.5],
+                        "from the corner": [48, 0.5][: 2 * seed] or None,
+                    },
+                },
                 "ablations": {
                     "late gradients": {
                         "removed": 0.5,
@@ -50,18 +57,22 @@ def test_the_tables_say_what_the_runs_say():
         )
         for seed in range(2)
     ]
-    first, behaviour, _, selectivity = script().tables(runs)
+    caption, learned, first, behaviour, _, selectivity = script().tables(runs)
+    assert caption.startswith("**When goals were learned**")
+    assert learned.splitlines()[2] == (
+        "| corner and cheese | corner: 16, 16 to 16 | from the corner: 48, 48 to 48; never in 1 "
+        "| 2 of 2, 0 | 48 |"
+    )
     assert first == "**Behaviour, corner and cheese** (2 seeds; shares of levels; strength 1):"
     rows = [line.split(" | ") for line in behaviour.splitlines()]
     assert rows[2][:3] == ["| corner", "0.10 [0.10, 0.10]", "0.90 [0.90, 0.90]"]
     assert rows[2][3].startswith("0.85 [")
     assert rows[3][3] == "0.20 [0.20, 0.20]"
     rows = [line.split(" | ") for line in selectivity.splitlines()]
-    assert rows[2][1] == "1.00 [1.00, 1.00]"
-    assert rows[4][1].startswith("0.94 [")
     by_name = {row[0]: row[1] for row in rows}
-    assert by_name[f"| selectivity: {SHRINK}"] == "0.00 [0.00, 0.00]"
-    assert by_name["| selectivity: random directions"] == "–"
+    assert by_name["| the ablation"].startswith("1.00, 0.06: 0.94 [")
+    assert by_name[f"| {SHRINK}"] == "0.00, 0.00: 0.00 [0.00, 0.00]"
+    assert by_name["| random directions"] == "–"
 
 
 def test_the_tables_of_the_page_are_those_of_the_results():

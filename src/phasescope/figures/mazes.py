@@ -67,7 +67,7 @@ def maze_walks(walks: Mapping[str, Walks]) -> go.Figure:
         for level in range(n_levels):
             at = {"row": level // _COLUMNS + 1, "col": level % _COLUMNS + 1}
             for trace in _way(ways, level, first=level == 0):
-                trace.update(visible=index == len(walks) - 1)
+                trace.update(visible=index == 0)
                 figure.add_trace(trace, **at)
                 ways_drawn.append(name)
     steps = [
@@ -82,7 +82,7 @@ def maze_walks(walks: Mapping[str, Walks]) -> go.Figure:
         plot_bgcolor="#FFFFFF",
         sliders=[
             {
-                "active": len(walks) - 1,
+                "active": 0,
                 "steps": steps,
                 "currentvalue": {"prefix": "agent: "},
                 "pad": {"t": 16, "b": 40},

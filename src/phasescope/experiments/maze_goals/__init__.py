@@ -14,7 +14,7 @@ not shown, without which the corner is forgotten once the cheese is found. The p
 has the scale of the experiments in mazes that are known [2]: mazes of 25 × 25, IMPALA, 200 million
 moves.
 
-Runtime: see RUNTIME; the preset ``paper`` has the settings of all claims.
+The preset ``paper`` has the settings of all claims; `phasescope list` tells what a seed costs.
 
 References:
     [1] G. Baker, LessWrong, with its comment thread.

@@ -88,7 +88,7 @@ def _goals(runs: Sequence[Results], setting: str) -> Figure:
         x_title="step",
         y_title="share of levels",
         title=f"When the goals are learned ({setting})",
-        seen="Thin: seeds; thick: their median. The first points are the untrained agent.",
+        seen="The first points are the untrained agent.",
         computed=(
             "Held-out levels of each kind, one walk through each, before the update of the step. "
             "'First' is measured where neither goal lies on a shortest path to the other; the "
@@ -96,8 +96,9 @@ def _goals(runs: Sequence[Results], setting: str) -> Figure:
             "corner."
         ),
         misleads=(
-            "An agent that moves at random reaches some goals: compare with the first points. A "
-            "hundred levels give a share to .05."
+            "An agent that moves at random reaches some goals: compare with the first points. "
+            f"{runs[0].config.n_levels_measured} levels give a share to "
+            f"{0.5 / runs[0].config.n_levels_measured ** 0.5:.2g} (one standard error at most)."
         ),
     )
 
@@ -136,7 +137,7 @@ def _behaviour(runs: Sequence[Results], setting: str) -> Figure:
         groups,
         x_title="share of levels",
         title=f"What the agent does before and after each ablation ({setting})",
-        seen="One mark for each seed; a stroke at the median. The trained agent is filled.",
+        seen="The trained agent is filled.",
         computed=(
             "Held-out levels of each kind, one walk through each, moves drawn with the same random "
             "numbers for every agent. Ablations at strength 1. Seeds without such components are "
@@ -192,7 +193,7 @@ def _policies(runs: Sequence[Results], setting: str) -> Figure:
         groups,
         x_title="share of the variance over training",
         title=f"Principal components of the policies ({setting})",
-        seen="One mark for each seed; a stroke at the median.",
+        seen="Each row is a place of the spectra.",
         computed=(
             "Logarithms of the probabilities of all moves on 128 fixed observations, before the "
             "first update of every recorded rollout, centred over steps; random walks have the "
@@ -238,7 +239,7 @@ def _distances(runs: Sequence[Results], setting: str) -> Figure:
         groups,
         x_title="share of levels in which the cheese is reached",
         title=f"Success by distance ({setting})",
-        seen="One mark for each seed; a stroke at the median.",
+        seen="Each row is a distance; lanes are the cheese seen and not seen.",
         computed=(
             "Held-out levels with cheese anywhere; near is 4 moves or less, far 8 or more. 'Not "
             "shown': the same levels and the same cheese, which the agent does not see."
@@ -269,7 +270,7 @@ def _selectivities(runs: Sequence[Results], part: str, setting: str) -> Figure:
         rows,
         x_title="share of levels; selectivity: drop of the first minus drop of the second",
         title=f"Without the {part} ({setting})",
-        seen="One mark for each seed; a stroke at the median. The ablation is filled.",
+        seen="The ablation is filled.",
         computed=(
             "Strength 1, and controls that move the weights as far. Drops are shares of what "
             "training added to each goal, so that a selectivity of 1 is one goal gone and the "
@@ -299,7 +300,7 @@ def _strengths(runs: Sequence[Results], part: str, setting: str) -> Figure:
         x_title="strength α",
         y_title="share of levels",
         title=f"The {part} taken out at growing strength ({setting})",
-        seen="Thin: seeds; thick: their median. 0 is the trained agent, 1 without, 2 the opposite.",
+        seen="0 is the trained agent, 1 without, 2 the opposite.",
         computed="Shrunk: the whole displacement since the start, shortened by the same distance.",
         misleads="Beyond 1 nothing is taken out any more: the opposite is put in.",
     )
