@@ -104,8 +104,9 @@ def _hops(name: str, runs: Sequence[Results]) -> Figure:
         computed="Bisection to a factor of 1.5 between 1e-4 and 10; landed are models whose "
         "barrier to the target is within the tolerance and whose mono/N is at least as near to "
         "its as to the start's.",
-        misleads="Seeds in which the strongest pull does not suffice cannot be drawn; the claim "
-        "counts them.",
+        misleads="Seeds in which the strongest pull does not suffice cannot be drawn and are not "
+        "in the median; the claim counts them. Seeds whose levels are alike in mono/N are drawn, "
+        "too, where the barrier alone decides; the claim leaves them out.",
     )
 
 
