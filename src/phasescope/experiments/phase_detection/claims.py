@@ -135,8 +135,10 @@ def _signal(rows: dict[str, list[Row]]) -> Claim:
         n,
         with_enough_seeds("answered", n),
         f"{detector} on {signal} hits {mean(found.hits):.2f} of the groks behind a saturated loss "
-        f"with false alarms in {mean(found.false):.2f} of runs without one; it notices {steps} "
-        f"steps ({ahead}) before the progress measure is half way.",
+        f"with false alarms in {mean(found.false):.2f} of runs without one, dated {steps} steps "
+        f"({ahead}) before the progress measure is half way; but the events are so gradual that a "
+        f"window anywhere in these runs holds one of its alarms in {mean(found.chance):.2f} of "
+        "places.",
     )
 
 

@@ -67,31 +67,31 @@ def _table(rows: dict[str, list[dict[str, Any]]]) -> Any:
     controls = [s for s in WITHOUT if s in rows]
     frames = []
     for detector in ("find_spikes", *reversed(CALLERS)):
-        matrix = np.full((len(SIGNALS), len(systems) + len(controls)), np.nan)
+        matrix = np.full((len(systems) + len(controls), len(SIGNALS)), np.nan)
         for i, signal in enumerate(SIGNALS):
             for j, system in enumerate(systems):
                 found = rates(rows[system], [], signal, detector, spike=system in SPIKES)
-                matrix[i, j] = mean(found.hits)
+                matrix[j, i] = mean(found.hits)
             for j, system in enumerate(controls):
                 found = rates([], negatives({system: rows[system]}), signal, detector)
-                matrix[i, len(systems) + j] = -mean(found.false)
+                matrix[len(systems) + j, i] = -mean(found.false)
         frames.append(MatrixFrame(detector, matrix))
     return matrices_on_slider(
         frames,
         slider="detector",
-        x_title="system (controls without any event on the right)",
-        y_title="signal",
-        value="share of events hit; below zero: of runs with a false alarm",
+        x_title="signal",
+        y_title="system, controls without events at one end",
+        value="hit (+), false alarm (−)",
         title="What tells that something happened",
-        seen="One detector at a time. Left columns: share of events that it hits on a signal. "
-        "Right columns, negative: share of runs without events in which it raises an alarm.",
+        seen="One detector at a time. Positive: share of a system's events that it hits on a "
+        "signal. Negative: share of runs without events in which it raises an alarm.",
         computed="A hit is an alarm dated within the event (10 to 90 % of the rise of a progress "
         "measure, a factor 1.25 of slack). Detectors have their defaults.",
         misleads="A detector that raises many alarms hits by chance: compare both sides.",
         span=(-1.0, 1.0),
         diverging=True,
-        x_names=[*systems, *controls],
-        y_names=list(SIGNALS),
+        x_names=[name.replace("_", " ") for name in SIGNALS],
+        y_names=[*systems, *controls],
     )
 
 

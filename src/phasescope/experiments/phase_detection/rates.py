@@ -49,9 +49,19 @@ def mean(values: np.ndarray) -> float:
     return float(values.mean()) if len(values) else math.nan
 
 
-def window(event: Sequence[float | int], *, spike: bool) -> tuple[float, float]:
-    """Steps between which an alarm must be dated."""
-    start, _, end = event
+def window(
+    event: Sequence[float | int], *, spike: bool, around: float | None = None
+) -> tuple[float, float]:
+    """Steps between which an alarm must be dated.
+
+    Args:
+        event: Start, middle and end.
+        spike: Whether it is a spike.
+        around: Factor around the middle instead of the event from start to end.
+    """
+    start, middle, end = event
+    if around is not None:
+        return (1 + middle) / around - 1, (1 + middle) * around - 1
     if spike:
         return start - 1.0, float(start + SPIKE_STEPS)
     return (1 + start) / SLACK - 1, (1 + end) * SLACK - 1
@@ -65,6 +75,7 @@ def rates(
     *,
     saturated: bool = False,
     spike: bool = False,
+    around: float | None = None,
 ) -> Rates:
     """Rates over runs.
 
@@ -75,6 +86,7 @@ def rates(
         detector: Name of the detector.
         saturated: Only events that began when the training accuracy had reached its end.
         spike: Whether events are spikes.
+        around: Hits must be dated within this factor of the middle.
     """
     hits, chance, lead, octaves, run_of = [], [], [], [], []
     for number, row in enumerate(positive):
@@ -85,7 +97,7 @@ def rates(
         for event, late in zip(row["events"], row["saturated"], strict=True):
             if saturated and not late:
                 continue
-            low, high = window(event, spike=spike)
+            low, high = window(event, spike=spike, around=around)
             inside = (dated >= low) & (dated <= high)
             hits.append(bool(inside.any()))
             chance.append(chance_of(dated, low, high, row["span"]))
