@@ -80,8 +80,8 @@ def shown() -> Iterator[str]:
 
 def _signals(positive: Sequence[Row], negative: Sequence[Row], *, saturated: bool) -> str:
     lines = [
-        "| signal | detector | hits | by chance | within 1.5 | by chance | false alarms | lead, steps "
-        "| octaves |"
+        "| signal | detector | hits | by chance | within 1.5 | by chance | false alarms "
+        "| lead, steps | octaves |"
     ]
     lines.append("|---" * 9 + "|")
     for signal in SIGNALS:
