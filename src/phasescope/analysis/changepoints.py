@@ -19,8 +19,8 @@ from phasescope.analysis.log_blocks import LogBlocks, log_blocks
 Shape = Literal["constant", "linear"]
 
 # Penalty per change in units of the noise's variance, at which a twentieth (a hundredth) of curves
-# without a change get one: quantiles of `critical_penalty` over 1,000 curves of each length, which
-# `python docs/calibrate_phases.py --only penalties` writes here.
+# without a change get one: quantiles of `critical_penalty` over 400 to 2,000 curves of each length,
+# rounded. `python docs/calibrate_phases.py --only penalties` measures them and writes them here.
 # penalties: begin
 _LENGTHS = (20, 50, 100, 200)
 _PENALTIES: dict[tuple[str, float], tuple[float, ...]] = {
