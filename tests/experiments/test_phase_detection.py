@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 
-import phasescope as ps
 from figures.captions import check_house_rules
 from phasescope.datasets import KnownEvent, KnownRun
 from phasescope.experiments import phase_detection as experiment
@@ -284,13 +283,15 @@ def test_nothing_is_decided_without_all_systems_or_on_runs_that_are_not_packaged
     assert {c.verdict for c in experiment.claims(fresh)} == {"not tested"}
 
 
-def test_a_run_trains_or_takes_the_packaged_seeds(tmp_path):
+@pytest.mark.slow
+def test_a_run_trains_what_is_not_packaged(tmp_path):
     result = experiment.run(experiment.SMOKE, tmp_path)
     assert [row["seed"] for row in result.numbers["runs"]] == [100, 101]
     assert all(len(row["events"]) == 1 for row in result.numbers["runs"])
     again = experiment.load(experiment.SMOKE, tmp_path, result.numbers)
     assert experiment.summary(again)["events"] == 2
+
+
+def test_seeds_that_are_not_packaged_are_refused(tmp_path):
     with pytest.raises(ValueError, match="has 0 of the 10 seeds of 'parity'"):
         experiment.run(Config("parity", seed=7), tmp_path)
-    known = ps.datasets.transitions().of("s_curve")[0]
-    assert known.events
