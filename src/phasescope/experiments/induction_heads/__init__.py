@@ -29,6 +29,7 @@ from phasescope.experiments.induction_heads.config import (
     Config,
     Results,
     for_storage,
+    setting,
     summary,
 )
 from phasescope.experiments.induction_heads.figures import figures
@@ -49,5 +50,6 @@ __all__ = [
     "for_storage",
     "load",
     "run",
+    "setting",
     "summary",
 ]

@@ -48,13 +48,14 @@ VARIED = {
 }
 TEXT = replace(DEFAULT, data="text", d_vocab=65, n_steps=2500)
 PAPER = replace(DEFAULT, d_model=128, n_heads=8, n_steps=8000, measure_every=40)
+_MIXTURES = tuple(replace(DEFAULT, n_layers=n) for n in (1, 2, 3))
+_TEXTS = tuple(replace(TEXT, n_layers=n) for n in (1, 2))
 PRESETS: dict[str, tuple[Config, ...]] = {
     "smoke": (SMOKE, replace(SMOKE, n_layers=1)),
-    "default": tuple(replace(DEFAULT, n_layers=n) for n in (1, 2, 3)),
+    "default": _MIXTURES,
     "varied": tuple(VARIED.values()),
-    "text": tuple(replace(TEXT, n_layers=n) for n in (1, 2)),
-    "both": tuple(replace(DEFAULT, n_layers=n) for n in (1, 2, 3))
-    + tuple(replace(TEXT, n_layers=n) for n in (1, 2)),
+    "text": _TEXTS,
+    "all": (*_MIXTURES, *VARIED.values(), *_TEXTS),
     "paper": tuple(replace(PAPER, n_layers=n) for n in (1, 2, 3)),
 }
 
@@ -67,6 +68,18 @@ class Results:
     numbers: dict[str, Any]
     """``steps``, ``curves`` (per checkpoint), ``window`` of the fall, ``heads`` (per head and
     checkpoint), ``moved`` (per head and interval), ``compositions``, ``path`` and ``final``."""
+
+
+def setting(config: Config) -> str:
+    """The setting of a run without its seed: ``2 layers, text`` and what is unusual."""
+    usual = TEXT if config.data == "text" else DEFAULT
+    layers = f"{config.n_layers} layer{'s' * (config.n_layers > 1)}"
+    changed = [
+        f"{name.replace('_', ' ')} {value:g}"
+        for name, value in asdict(config).items()
+        if name not in ("n_layers", "data", "seed") and value != getattr(usual, name)
+    ]
+    return ", ".join([layers, config.data, *changed])
 
 
 def for_storage(results: Sequence[Results]) -> list[dict[str, Any]]:
