@@ -1,6 +1,7 @@
 """The tables of the page are what the results say, and its example runs."""
 
 import importlib.util
+import json
 import re
 from pathlib import Path
 from types import ModuleType
@@ -28,3 +29,11 @@ def test_the_example_of_the_page_runs(unchecked_types):
     page = (ROOT / "docs" / "phase_detection.md").read_text(encoding="utf-8")
     (example,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     exec(compile(example, "phase_detection.md", "exec"), {})
+
+
+def test_the_penalties_of_change_points_are_those_that_were_measured():
+    calibrate = script("calibrate_phases")
+    numbers = json.loads(calibrate.NUMBERS.read_text(encoding="utf-8"))
+    assert calibrate.table_in_code(numbers["penalties"]) in calibrate.CODE.read_text(
+        encoding="utf-8"
+    )

@@ -19,15 +19,15 @@ from phasescope.analysis.log_blocks import LogBlocks, log_blocks
 Shape = Literal["constant", "linear"]
 
 # Penalty per change in units of the noise's variance, at which a twentieth (a hundredth) of curves
-# without a change get one: quantiles of `critical_penalty` over 400 to 2,000 curves of each length,
-# rounded. `python docs/calibrate_phases.py --only penalties` measures them and writes them here.
+# without a change get one: quantiles of `critical_penalty` over 1,000 curves of each length, which
+# `python docs/calibrate_phases.py --only penalties` writes here.
 # penalties: begin
 _LENGTHS = (20, 50, 100, 200)
 _PENALTIES: dict[tuple[str, float], tuple[float, ...]] = {
-    ("constant", 0.05): (14.0, 11.9, 11.3, 10.9),
-    ("constant", 0.01): (26.0, 17.1, 16.2, 15.0),
-    ("linear", 0.05): (17.7, 16.3, 15.5, 15.4),
-    ("linear", 0.01): (33.7, 25.0, 20.7, 20.0),
+    ("constant", 0.05): (13.1, 11.83, 11.17, 11.32),
+    ("constant", 0.01): (22.02, 16.28, 15.49, 15.26),
+    ("linear", 0.05): (16.9, 15.33, 15.12, 14.82),
+    ("linear", 0.01): (30.58, 22.52, 20.56, 20.29),
 }
 # penalties: end
 _SMALLEST = {"constant": 1, "linear": 2}
