@@ -44,12 +44,23 @@ def test_every_number_of_a_run_is_there_and_finite_but_hops(toy: Results, pair: 
             if not name.startswith("hop"):
                 assert np.isfinite(values).all(), name
         json.dumps(result.numbers, allow_nan=False)
-    none_suffices = toy.numbers["per_seed"]["hop random"]
-    assert None in none_suffices  # four steps with a pull are too few
+    hops = [v for name, vs in toy.numbers["per_seed"].items() if name.startswith("hop") for v in vs]
+    assert hops
+    assert all(pull is None or pull >= 0 for pull in hops)  # None: no pull suffices
     assert set(experiment.summary(toy)) == {"tolerance", "cross naive", "cross best", "cross curve"}
     assert set(experiment.summary(pair)) == {"ratio naive", "ratio matched"}
     assert len(experiment.for_storage([toy, pair])) == 2
     assert [c.verdict for c in experiment.claims([toy, pair])] == ["not tested"] * 5
+
+
+def test_a_pull_that_never_suffices_is_stored_as_missing(tmp_path: Path, monkeypatch):
+    never = {"hop away": torch.tensor([torch.inf, 0.5]), "table": torch.ones(2, 2)}
+    monkeypatch.setitem(experiment.run.__globals__, "in_chunks", lambda *_: never)
+    numbers = experiment.run(SMOKE_TOY, tmp_path).numbers
+    assert json.loads(json.dumps(numbers, allow_nan=False))["per_seed"] == {
+        "hop away": [None, 0.5],
+        "table": [[1.0, 1.0], [1.0, 1.0]],
+    }
 
 
 def test_a_run_goes_on_where_it_was_interrupted(toy: Results, tmp_path: Path):

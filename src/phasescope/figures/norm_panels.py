@@ -63,7 +63,7 @@ def norms_by_kind(
                 steps,
                 np.where(drawable, y, np.nan),
                 name=plain(name),
-                color=sample_colorscale("Viridis", [0.92 * depth / max(deepest, 1)])[0],
+                color=str(sample_colorscale("Viridis", [0.92 * depth / max(deepest, 1)])[0]),
                 size=3,
             )
             figure.add_trace(trace, row=row, col=1)

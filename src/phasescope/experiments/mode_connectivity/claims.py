@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
 from phasescope.experiments.evidence import (
     MIN_SEEDS,
-    OverSeeds,
     undecided,
     with_enough_seeds,
 )
@@ -19,13 +17,20 @@ from phasescope.experiments.mode_connectivity.config import (
     CONNECTED,
     DECAY_BOTH,
     RESNET,
-    SOURCE,
     TOY,
     Config,
     Results,
     group_by_setting,
     per_seed,
     setting,
+)
+from phasescope.experiments.mode_connectivity.wording import (
+    Text,
+    answered,
+    claim,
+    median_interval,
+    not_tested,
+    over,
 )
 from phasescope.experiments.rules import Share, share
 from phasescope.report import Claim, Verdict
@@ -39,13 +44,6 @@ FLAT = 1.5  # loss half-way over that of the ends, above which a pair is not con
 Groups = dict[str, list[Results]]
 
 
-@dataclass(frozen=True)
-class _Text:
-    id: str
-    statement: str
-    rule: str
-
-
 def claims(results: Sequence[Results]) -> list[Claim]:
     """The claims that these runs settle; those whose settings were not run are not tested.
 
@@ -54,17 +52,17 @@ def claims(results: Sequence[Results]) -> list[Claim]:
     """
     groups = group_by_setting(results)
     toys = groups.get(setting(TOY), [])
-    decided: list[tuple[_Text, Callable[[], Claim | None]]] = [
+    decided: list[tuple[Text, Callable[[], Claim | None]]] = [
         (_D9, lambda: _d9(toys, groups)),
         (_D10, lambda: _d10(toys)),
         (_D11, lambda: _d11(toys)),
         (_D12, lambda: _d12(toys)),
         (_D13, lambda: _d13(groups)),
     ]
-    return [decide() or _not_tested(text) for text, decide in decided]
+    return [decide() or not_tested(text) for text, decide in decided]
 
 
-_D9 = _Text(
+_D9 = Text(
     "D9",
     "mono and poly solutions lie in different basins (same learning rate, matched loss, differing "
     "only in bias initialisation), after alignment; linear and quadratic paths",
@@ -82,7 +80,7 @@ _D9 = _Text(
     "the seeds, or fewer than ten, have a pair that counts (each seed is a family of 16 models "
     "trained on its own, so ten decide, not the 100 of toys whose seeds are one batch).",
 )
-_D10 = _Text(
+_D10 = Text(
     "D10",
     "two basins, one per level, or several within a level; same configuration, same basin? with "
     "noise in initialisation, data, batch",
@@ -91,7 +89,7 @@ _D10 = _Text(
     "the seed's tolerance. The number is the mean count of basins of one level (poly; 1 to 4). "
     "Beside it the count with 1% and 5% of the zero predictor's loss added to the tolerance.",
 )
-_D11 = _Text(
+_D11 = Text(
     "D11",
     "how much regularisation to hop, both directions, against same-basin and planted-barrier nulls",
     "Pairs of D9, in the seeds in which they count. Smallest pull towards the other level's "
@@ -104,7 +102,7 @@ _D11 = _Text(
     "level's, too. A planted barrier of height h gives h/2 (a test). Inconclusive if fewer than "
     "half of the seeds, or fewer than ten, count.",
 )
-_D12 = _Text(
+_D12 = Text(
     "D12",
     "connectivity-based fine-tuning from poly: more mono, or poly in a different way (overlap of "
     "feature assignment)",
@@ -117,7 +115,7 @@ _D12 = _Text(
     "activations of matched neurons before and after, and those of training on and of an "
     "independent model.",
 )
-_D13 = _Text(
+_D13 = Text(
     "D13",
     "linear mode connectivity after re-basin depends on optimizer and learning rate (published "
     "MNIST table); ResNets",
@@ -180,7 +178,7 @@ def _d9(toys: list[Results], groups: Groups) -> Claim | None:
     counts = _counts(toys)
     n_all, n = len(counts), int(counts.sum())
     if n < 2:
-        return _claim(
+        return claim(
             _D9,
             None,
             None,
@@ -212,7 +210,7 @@ def _d9(toys: list[Results], groups: Groups) -> Claim | None:
             "random rise",
         )
     }
-    return _claim(
+    return claim(
         _D9,
         shares["best"].mean,
         shares["best"].interval,
@@ -246,14 +244,14 @@ def _d10(toys: list[Results]) -> Claim | None:
         for share in RISES
     )
     poly = basins["basins poly"]
-    return _claim(
+    return claim(
         _D10,
         poly.mean,
         poly.interval,
         "basins among four models of the poly level",
         "forks of one model are in one basin by the choice of the tolerance (95%)",
         poly.n_seeds,
-        _answered(poly.n_seeds),
+        answered(poly.n_seeds),
         f"{poly} basins of 4 models of the poly level, {basins['basins mono']} of the mono level, "
         f"{basins['basins']} of all 8; a basin has models of both levels in {levels} of the seeds. "
         f"With a larger tolerance, {looser}. Directly joined to the base: "
@@ -269,7 +267,7 @@ def _d11(toys: list[Results]) -> Claim | None:
     counts = _counts(toys)
     n = int(counts.sum())
     if not n:
-        return _claim(_D11, None, None, "", "none", 0, "not tested", "No seed has a pair of D9.")
+        return claim(_D11, None, None, "", "none", 0, "not tested", "No seed has a pair of D9.")
     # Infinity, of a target that no pull reaches, is missing in JSON.
     values = {
         name: np.nan_to_num(per_seed(toys, f"hop {name}"), nan=np.inf)[counts] for name in names
@@ -277,11 +275,11 @@ def _d11(toys: list[Results]) -> Claim | None:
     medians = {name: float(np.median(v)) for name, v in values.items()}
     never = {name: float(np.isinf(v).mean()) for name, v in values.items()}
     value = medians["poly to mono"]
-    interval = _median_interval(values["poly to mono"]) if np.isfinite(value) else None
+    interval = median_interval(values["poly to mono"]) if np.isfinite(value) else None
     words = "; ".join(
         f"{name} {medians[name]:.3g} (none suffices in {never[name]:.0%})" for name in names
     )
-    return _claim(
+    return claim(
         _D11,
         value if np.isfinite(value) else None,
         interval,
@@ -305,7 +303,7 @@ def _d12(toys: list[Results]) -> Claim | None:
     tolerance = over(per_seed(toys, "tolerance"))
     left = share(per_seed(toys, "away barrier naive") > LEFT * per_seed(toys, "away level"))
     n = difference.n_seeds
-    return _claim(
+    return claim(
         _D12,
         difference.mean,
         difference.interval,
@@ -313,7 +311,7 @@ def _d12(toys: list[Results]) -> Claim | None:
         f"training on: mono/N {m['on mono']}, overlap {m['on overlap']}; an independent model: "
         f"mono/N {m['independent mono']}, overlap {m['independent overlap']}",
         n,
-        _answered(n) if left.mean > MOST else undecided(n),
+        answered(n) if left.mean > MOST else undecided(n),
         f"The start was left in {left} of the seeds. mono/N {m['away mono']} after fine-tuning "
         f"away, from {over(per_seed(toys, 'away start mono'))}; overlap with the start "
         f"{m['away overlap']}. Its barrier to the start is {m['away barrier naive']} "
@@ -345,7 +343,7 @@ def _d13(groups: Groups) -> Claim | None:
         words += f"; residual networks, {within}: " + _cell(groups, RESNET)
     random = over(per_seed(groups[setting(deciding)], "ratio random"))
     found = logs[deciding]
-    return _claim(
+    return claim(
         _D13,
         found.mean,
         found.interval,
@@ -366,51 +364,3 @@ def _cell(groups: Groups, config: Config) -> str:
         f"{setting(config)}: {ratios['matched']} (as they are {ratios['naive']}, activations "
         f"{ratios['activations']}) at a test loss of {over(per_seed(runs, 'test loss'))}"
     )
-
-
-def over(values: np.ndarray) -> OverSeeds:
-    """Mean and interval of one value per seed."""
-    return OverSeeds(values.tolist())
-
-
-def _answered(n_seeds: int) -> Verdict:
-    return with_enough_seeds("answered", n_seeds)
-
-
-def _median_interval(values: np.ndarray) -> tuple[float, float] | None:
-    """Order statistics that hold the median with 95%; None where one is infinite."""
-    from scipy.stats import binom
-
-    ordered, n = np.sort(values), len(values)
-    low = max(int(binom.ppf(0.025, n, 0.5)) - 1, 0)
-    ends = float(ordered[low]), float(ordered[n - 1 - low])
-    return ends if np.isfinite(ends).all() else None
-
-
-def _claim(
-    text: _Text,
-    value: float | None,
-    interval: tuple[float, float] | None,
-    unit: str,
-    null: str,
-    n_seeds: int,
-    verdict: Verdict,
-    sentence: str,
-) -> Claim:
-    return Claim(
-        text.id,
-        text.statement,
-        SOURCE,
-        text.rule,
-        value,
-        interval,
-        unit,
-        null,
-        n_seeds,
-        verdict,
-        sentence,
-    )
-
-
-def _not_tested(text: _Text) -> Claim:
-    return _claim(text, None, None, "", "none", 0, "not tested", "Its settings were not run.")

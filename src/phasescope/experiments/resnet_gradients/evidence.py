@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -38,7 +39,8 @@ def depth_correlation(result: Results, values: np.ndarray, rows: np.ndarray) -> 
     known = np.isfinite(values[rows])
     if known.sum() < 5 or len(np.unique(values[rows][known])) < 2:
         return math.nan
-    return float(spearmanr(depths[known], values[rows][known]).statistic)
+    found: Any = spearmanr(depths[known], values[rows][known])
+    return float(found.statistic)
 
 
 def thirds(result: Results, values: np.ndarray, rows: np.ndarray) -> tuple[float, float]:
@@ -74,7 +76,8 @@ def agreement(profiles: Sequence[np.ndarray]) -> list[float]:
 
     table = np.array(profiles)
     total = table.sum(0)
-    return [float(spearmanr(row, (total - row) / (len(table) - 1)).statistic) for row in table]
+    found: list[Any] = [spearmanr(row, (total - row) / (len(table) - 1)) for row in table]
+    return [float(each.statistic) for each in found]
 
 
 def log_spread(values: np.ndarray) -> float:

@@ -29,7 +29,7 @@ def norms(recorded: ps.Run, config: Config) -> Detail:
 
     def of_layers(which: str) -> Tensor:
         group = recorded[f"norms/{which}"]
-        rows = np.isin(np.asarray(group.steps), steps[due])
+        rows = torch.from_numpy(np.isin(np.asarray(group.steps), steps[due]))
         squares = torch.from_numpy(np.asarray(group[:]))[rows].double().square()
         return torch.stack(
             [squares[:, [names.index(p) for p in x.parameters]].sum(1).sqrt() for x in layers]

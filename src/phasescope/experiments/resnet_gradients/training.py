@@ -34,7 +34,8 @@ def network(config: Config, seed: int | None = None) -> ResNet:
         ),
         config.seed if seed is None else seed,
     )
-    return model.to(memory_format=torch.channels_last)
+    # The stub of `to` has no such overload.
+    return model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
 
 def images(config: Config) -> tuple[Data, Data, str]:
