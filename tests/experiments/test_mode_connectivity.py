@@ -1,6 +1,7 @@
 """The run at a tiny size, and every decision rule on numbers that were made up."""
 
 import dataclasses
+import importlib
 import json
 from pathlib import Path
 
@@ -55,7 +56,8 @@ def test_every_number_of_a_run_is_there_and_finite_but_hops(toy: Results, pair: 
 
 def test_a_pull_that_never_suffices_is_stored_as_missing(tmp_path: Path, monkeypatch):
     never = {"hop away": torch.tensor([torch.inf, 0.5]), "table": torch.ones(2, 2)}
-    monkeypatch.setitem(experiment.run.__globals__, "in_chunks", lambda *_: never)
+    module = importlib.import_module("phasescope.experiments.mode_connectivity.run")
+    monkeypatch.setattr(module, "in_chunks", lambda *_: never)
     numbers = experiment.run(SMOKE_TOY, tmp_path).numbers
     assert json.loads(json.dumps(numbers, allow_nan=False))["per_seed"] == {
         "hop away": [None, 0.5],
