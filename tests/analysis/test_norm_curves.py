@@ -51,7 +51,7 @@ def test_the_time_of_the_drop_is_half_way_down():
 
 
 def test_monotonic_curves_have_no_reversal():
-    found = shapes(fall(4, 300), fall(4, 300) + bump(1, 1200, 100), STEPS / 1000)
+    found = shapes(fall(4, 100), fall(4, 100) + bump(1, 1200, 150), STEPS / 1000)
     assert found.reversal[0].item() == 0
     assert found.reversal[1].item() == pytest.approx(0.25, abs=0.03)
     assert found.reversal[2].item() == math.inf

@@ -327,9 +327,15 @@ def test_developments_compare_the_change_with_the_steps():
 def test_the_presets_of_the_claims_have_ten_seeds_of_settings_that_differ():
     presets = grokking.PRESETS
     small = presets["small"]
-    assert small == presets["grid"] + presets["optimizers"] + presets["sizes"]
-    assert {config.n_seeds for config in small} == {10}
-    assert len({grokking.setting(config) for config in small}) == len(small)
+    batches = presets["grid"] + presets["optimizers"] + presets["sizes"]
+    assert set(small) > set(batches) | set(presets["spectra"])
+    assert {config.n_seeds for config in batches} == {10}
+    assert len({grokking.setting(config) for config in batches}) == len(batches)
+    # Ten seeds one by one, and ten further ones of the setting whose key frequencies are fitted.
+    assert [(c.seed, c.n_seeds) for c in presets["spectra"]] == [(i, 1) for i in range(10)]
+    assert set(small) - set(batches) - set(presets["spectra"]) == {
+        replace(presets["grid"][0], seed=1)
+    }
     full = {(c.operation, c.activation) for c in presets["grid"]}
     activations = ("relu", "gelu", "gelu_new", "gelu_fast", "silu", "solu_ln")
     assert full >= {(o, a) for o in ("add", "subtract", "multiply") for a in activations}

@@ -117,7 +117,7 @@ def norm_shapes(
         >>> falls = 2.0 ** (-4 * (1 - torch.exp(-steps / 30)))
         >>> shapes = norm_shapes(torch.stack([falls, falls * 2.0 ** (steps / 200)]))
         >>> shapes.rise.round(decimals=1).tolist()
-        [0.0, 1.7]
+        [0.0, 1.3]
 
     References:
         "What's going on with Per-Component Weight Updates?" (LessWrong), whose curves these are.

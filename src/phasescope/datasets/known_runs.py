@@ -15,7 +15,6 @@ from typing import Any
 
 import torch
 from jaxtyping import Float, Int64
-from safetensors.torch import load, save
 from torch import Tensor
 
 _FILE = "transitions.safetensors.xz"
@@ -166,6 +165,8 @@ def packed(runs: Sequence[KnownRun], provenance: Mapping[str, Any]) -> bytes:
             }
         )
     text = json.dumps({"systems": described, "provenance": provenance})
+    from safetensors.torch import save
+
     return lzma.compress(save(tensors, {"description": text}), preset=9 | lzma.PRESET_EXTREME)
 
 
@@ -179,6 +180,8 @@ def unpacked(content: bytes) -> KnownRuns:
     length = int.from_bytes(plain[:8], "little")
     header = json.loads(plain[8 : 8 + length])
     description = json.loads(header["__metadata__"]["description"])
+    from safetensors.torch import load
+
     tensors = load(plain)
     runs = []
     for part in description["systems"]:

@@ -5,6 +5,7 @@ Letters: a, b, c places of the operands and the result; n places of a group; k f
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -28,7 +29,7 @@ class CubeFit:
     cosine_similarity: Float64[Tensor, " k"]
     """Coefficients over the norm of all logits."""
     fve: float
-    """Share of the variance of all logits that the cosines explain together."""
+    """Share of the variance of all logits that the cosines explain together; NaN without any."""
     residual: float
     """Norm of what the cosines leave, the constant included, over the norm of all logits."""
 
@@ -80,11 +81,12 @@ def cube_fit(basis: FourierBasis, logits: Float[Tensor, "n n n"]) -> CubeFit:
     fitted = (rows.T @ cosines / n)[basis.differences.to(logits.device)]  # [s, c], mean included
     left = (values - on_sums(basis, fitted)).square().sum().item()
     energy = values.square().sum().item()
+    variation = (values - mean).square().sum().item()
     return CubeFit(
         coefficients=coefficients,
         sine_coefficients=by_frequency(basis, components) - coefficients,
         cosine_similarity=coefficients / energy**0.5,
-        fve=1 - left / (values - mean).square().sum().item(),
+        fve=1 - left / variation if variation > 1e-24 * energy else math.nan,
         residual=((left + n**3 * mean**2) / energy) ** 0.5,
     )
 
