@@ -16,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pages
 import torch
 from scipy.signal import lfilter
 from scipy.stats import binomtest
@@ -214,17 +215,11 @@ def main() -> None:
         kept = [row for row in numbers["nulls"] if row["curve"] != part] + alarms(part)
         numbers["nulls"] = sorted(kept, key=lambda row: list(NULLS).index(row["curve"]))
     NUMBERS.write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8")
-    _between(PAGE, "<!-- rates: begin -->", "<!-- rates: end -->", tables(numbers))
+    marks = ("<!-- rates: begin -->", "<!-- rates: end -->")
+    pages.replace_between(PAGE, marks, f"\n{tables(numbers)}\n")
     if "penalties" in numbers:
         table = table_in_code(numbers["penalties"])
-        _between(CODE, "# penalties: begin", "# penalties: end", table)
-
-
-def _between(file: Path, begin: str, end: str, text: str) -> None:
-    """Replace what stands between two marks."""
-    before, rest = file.read_text(encoding="utf-8").split(begin)
-    _, after = rest.split(end)
-    file.write_text(f"{before}{begin}\n{text}\n{end}{after}", encoding="utf-8")
+        pages.replace_between(CODE, ("# penalties: begin", "# penalties: end"), f"\n{table}\n")
 
 
 if __name__ == "__main__":

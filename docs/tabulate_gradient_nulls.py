@@ -3,11 +3,11 @@
 python docs/tabulate_gradient_nulls.py
 """
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 from statistics import mean
 from typing import Any
+
+import pages
 
 from phasescope.experiments import gradient_nulls as experiment
 from phasescope.experiments.evidence import OverSeeds
@@ -26,7 +26,6 @@ from phasescope.experiments.gradient_nulls.config import (
     group_by_setting,
 )
 
-ROOT = Path(__file__).parents[1]
 MARKS = ("<!-- tables -->", "<!-- end of tables -->")
 Statistic = Callable[[dict[str, Any]], float]
 Settings = Mapping[str, Sequence[Results]]
@@ -34,20 +33,12 @@ Settings = Mapping[str, Sequence[Results]]
 
 def main() -> None:
     """Replace what stands between the marks of the page."""
-    page = ROOT / "docs" / "gradient_nulls.md"
-    before, rest = page.read_text(encoding="utf-8").split(MARKS[0])
-    after = rest.split(MARKS[1])[1]
-    text = "\n\n".join([before + MARKS[0], *tables(stored_runs()), MARKS[1] + after])
-    page.write_text(text, encoding="utf-8")
+    pages.fill("gradient_nulls", MARKS, tables(stored_runs()))
 
 
 def stored_runs() -> list[Results]:
     """The runs of the committed results."""
-    stored = json.loads((ROOT / "results" / "gradient_nulls.json").read_text(encoding="utf-8"))
-    return [
-        Results(experiment.Config(**run["config"]), run["numbers"])
-        for run in stored["settings"]["runs"]
-    ]
+    return pages.runs_of(experiment, pages.stored(pages.results_file("gradient_nulls")))
 
 
 def tables(runs: Sequence[Results]) -> Iterator[str]:
@@ -176,26 +167,24 @@ def _mass_rows(numbers: dict[str, Any]) -> dict[str, Statistic]:
 
 def table(settings: Settings, columns: Mapping[str, Statistic], first: str = "setting") -> str:
     """One row for each setting, one column for each statistic of a run's numbers."""
-    lines = [f"| {first} | {' | '.join(columns)} |", "| --- |" + " --- |" * len(columns)]
-    for name, runs in settings.items():
-        cells = [
-            str(OverSeeds([float(statistic(run.numbers)) for run in runs]))
-            for statistic in columns.values()
-        ]
-        lines.append(f"| {name} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+    rows = (
+        [name, *(_cell(runs, statistic) for statistic in columns.values())]
+        for name, runs in settings.items()
+    )
+    return pages.markdown([first, *columns], rows)
 
 
 def across(settings: Settings, rows: Mapping[str, Statistic], first: str) -> str:
     """One row for each statistic, one column for each setting."""
-    lines = [f"| {first} | {' | '.join(settings)} |", "| --- |" + " --- |" * len(settings)]
-    for name, statistic in rows.items():
-        cells = [
-            str(OverSeeds([float(statistic(run.numbers)) for run in runs]))
-            for runs in settings.values()
-        ]
-        lines.append(f"| {name} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+    lines = (
+        [name, *(_cell(runs, statistic) for runs in settings.values())]
+        for name, statistic in rows.items()
+    )
+    return pages.markdown([first, *settings], lines)
+
+
+def _cell(runs: Sequence[Results], statistic: Statistic) -> str:
+    return str(OverSeeds([float(statistic(run.numbers)) for run in runs]))
 
 
 if __name__ == "__main__":

@@ -3,18 +3,20 @@
 python docs/tabulate_grokking.py
 """
 
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from statistics import mean, median
+from typing import Any
+
+import pages
 
 from phasescope.experiments import grokking as experiment
 from phasescope.experiments.grokking.config import Results
 from phasescope.experiments.grokking.evidence import Evidence, number
+from phasescope.experiments.settings import grouped
 
-ROOT = Path(__file__).parents[1]
+RESULTS = pages.results_file("grokking")
 MARKS = ("<!-- results -->", "<!-- end of results -->")
-NOTHING = "No seed has been run yet; the rules are in the code, and so is what each run costs."
 COLUMNS = (
     "setting",
     "seeds",
@@ -30,38 +32,29 @@ COLUMNS = (
 
 def main() -> None:
     """Replace what stands between the marks of the page."""
-    page = ROOT / "docs" / "grokking.md"
-    before, rest = page.read_text(encoding="utf-8").split(MARKS[0])
-    after = rest.split(MARKS[1])[1]
-    text = "\n\n".join([before + MARKS[0], *shown(), MARKS[1] + after])
-    page.write_text(text, encoding="utf-8")
+    pages.fill("grokking", MARKS, shown())
 
 
-def shown(file: Path = ROOT / "results" / "grokking.json") -> Iterator[str]:
-    """What stands between the marks: verdicts and table, or that nothing has run."""
-    if not file.exists():
-        yield NOTHING
-        return
-    stored = json.loads(file.read_text(encoding="utf-8"))
-    yield "\n".join(f"- **{c['id']}** ({c['verdict']}): {c['sentence']}" for c in stored["claims"])
+def shown(file: Path = RESULTS) -> Iterator[str]:
+    """What stands between the marks: verdicts and tables, or that nothing has run."""
+    return pages.verdicts_and(tables, file)
+
+
+def tables(stored: dict[str, Any]) -> Iterator[str]:
+    """The table and what its columns are."""
     yield (
         "Medians over seeds of the steps, with the number of seeds that got there; means of the "
         "others. The clock is the share of the logits' variance along cos w(a + b − c); spikes are "
         "those of the training loss, per run."
     )
-    runs = [
-        Results(experiment.Config(**r["config"]), r["numbers"]) for r in stored["settings"]["runs"]
-    ]
-    yield table(runs)
+    yield table(pages.runs_of(experiment, stored))
 
 
 def table(runs: Sequence[Results]) -> str:
     """One row for each setting."""
-    by_setting: dict[str, list[Results]] = {}
-    for single in Evidence(runs).all:  # a seed that ran alone and in a batch counts once
-        by_setting.setdefault(experiment.setting(single.config), []).append(single)
-    lines = [f"| {' | '.join(COLUMNS)} |", "| --- " * len(COLUMNS) + "|"]
-    for name, seeds in by_setting.items():
+    singles = Evidence(runs).all  # a seed that ran alone and in a batch counts once
+    rows = []
+    for name, seeds in grouped(singles, lambda r: experiment.setting(r.config)).items():
         cells = (
             name,
             str(len(seeds)),
@@ -73,8 +66,8 @@ def table(runs: Sequence[Results]) -> str:
             _mean(seeds, "spikes", "train_loss_up", "n"),
             _mean(seeds, "falling_share"),
         )
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+        rows.append(cells)
+    return pages.markdown(COLUMNS, rows)
 
 
 def _time(seeds: Sequence[Results], event: str) -> str:

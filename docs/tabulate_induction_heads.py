@@ -3,10 +3,12 @@
 python docs/tabulate_induction_heads.py
 """
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from statistics import median
+from typing import Any
+
+import pages
 
 from phasescope.experiments import induction_heads as experiment
 from phasescope.experiments.evidence import OverSeeds
@@ -14,9 +16,7 @@ from phasescope.experiments.induction_heads.config import Results
 from phasescope.experiments.induction_heads.evidence import induction_heads, scores, window
 from phasescope.experiments.settings import grouped
 
-ROOT = Path(__file__).parents[1]
-PAGE = ROOT / "docs" / "induction_heads.md"
-RESULTS = ROOT / "results" / "induction_heads.json"
+RESULTS = pages.results_file("induction_heads")
 MARKS = ("<!-- results -->", "<!-- end of results -->")
 COLUMNS = (
     "networks",
@@ -30,35 +30,28 @@ COLUMNS = (
 
 
 def main() -> None:
-    """Replace what stands between the marks."""
-    before, rest = PAGE.read_text(encoding="utf-8").split(MARKS[0])
-    after = rest.split(MARKS[1])[1]
-    PAGE.write_text("\n\n".join([before + MARKS[0], *shown(), MARKS[1] + after]), encoding="utf-8")
+    """Replace what stands between the marks of the page."""
+    pages.fill("induction_heads", MARKS, shown())
 
 
 def shown(file: Path = RESULTS) -> Iterator[str]:
-    """What stands between the marks: verdicts and table, or that nothing has run."""
-    if not file.exists():
-        yield "No seed has been run yet; the rules are in the code, and so is what each run costs."
-        return
-    stored = json.loads(file.read_text(encoding="utf-8"))
-    yield "\n".join(f"- **{c['id']}** ({c['verdict']}): {c['sentence']}" for c in stored["claims"])
+    """What stands between the marks: verdicts and tables, or that nothing has run."""
+    return pages.verdicts_and(tables, file)
+
+
+def tables(stored: dict[str, Any]) -> Iterator[str]:
+    """The table and what its columns are."""
     yield (
         "A head with a stripe of .3 or more on repeated random tokens counts as an induction head. "
         "Means over seeds with 95% intervals; a network whose loss has no sudden fall has none in "
         "the fourth column."
     )
-    yield table(
-        [
-            Results(experiment.Config(**run["config"]), run["numbers"])
-            for run in stored["settings"]["runs"]
-        ]
-    )
+    yield table(pages.runs_of(experiment, stored))
 
 
 def table(runs: Sequence[Results]) -> str:
     """One row for each setting."""
-    lines = [f"| {' | '.join(COLUMNS)} |", "| --- " * len(COLUMNS) + "|"]
+    rows = []
     for name, of in grouped(runs, lambda r: experiment.setting(r.config)).items():
         falls = [found for found in map(window, of) if found is not None]
         fall = (
@@ -76,8 +69,8 @@ def table(runs: Sequence[Results]) -> str:
             _over(of, lambda r: scores(r, "stripe")[:, -1].max()),
             _over(of, lambda r: scores(r, "previous_token")[:, -1].max()),
         )
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+        rows.append(cells)
+    return pages.markdown(COLUMNS, rows)
 
 
 def _over(runs: Sequence[Results], statistic: Callable[[Results], float]) -> str:

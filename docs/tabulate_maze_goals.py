@@ -3,10 +3,11 @@
 python docs/tabulate_maze_goals.py
 """
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from statistics import median
+
+import pages
 
 from phasescope.experiments import maze_goals as experiment
 from phasescope.experiments.evidence import OverSeeds
@@ -25,28 +26,18 @@ from phasescope.experiments.maze_goals.evidence import (
 )
 from phasescope.experiments.maze_goals.figures import PARTS
 
-ROOT = Path(__file__).parents[1]
+RESULTS = pages.results_file("maze_goals")
 MARKS = ("<!-- tables -->", "<!-- end of tables -->")
 
 
 def main() -> None:
     """Replace what stands between the marks of the page."""
-    page = ROOT / "docs" / "maze_goals.md"
-    before, rest = page.read_text(encoding="utf-8").split(MARKS[0])
-    text = "\n\n".join([before + MARKS[0], *shown(), MARKS[1] + rest.split(MARKS[1])[1]])
-    page.write_text(text, encoding="utf-8")
+    pages.fill("maze_goals", MARKS, shown())
 
 
-def shown() -> Iterator[str]:
-    """What stands between the marks: the verdicts and the tables of the committed results."""
-    stored = json.loads((ROOT / "results" / "maze_goals.json").read_text(encoding="utf-8"))
-    yield "\n".join(f"- **{c['id']}** ({c['verdict']}): {c['sentence']}" for c in stored["claims"])
-    yield from tables(
-        [
-            Results(experiment.Config(**run["config"]), run["numbers"])
-            for run in stored["settings"]["runs"]
-        ]
-    )
+def shown(file: Path = RESULTS) -> Iterator[str]:
+    """What stands between the marks: verdicts and tables, or that nothing has run."""
+    return pages.verdicts_and(lambda stored: tables(pages.runs_of(experiment, stored)), file)
 
 
 def tables(runs: Sequence[Results]) -> Iterator[str]:
@@ -82,7 +73,7 @@ def learned(runs: Sequence[Results]) -> str:
         after_first = f"{sum(o > 0 for o in orders)} of {len(of)}, {orders.count(0)}"
         last = max(r.numbers["training"]["steps"][-1] for r in of)
         rows.append([name, *cells, after_first, f"{last}"])
-    return table(rows)
+    return pages.markdown(rows[0], rows[1:])
 
 
 def behaviour(runs: Sequence[Results], parts: Sequence[str]) -> str:
@@ -93,7 +84,7 @@ def behaviour(runs: Sequence[Results], parts: Sequence[str]) -> str:
         row.append(mean(runs, lambda r, m=measure: final(r, m)))
         row += [mean(runs, lambda r, m=measure, p=part: after(r, p, m)) for part in parts]
         rows.append(row)
-    return table(rows)
+    return pages.markdown(rows[0], rows[1:])
 
 
 def selectivities(runs: Sequence[Results], corner: bool) -> str:
@@ -118,7 +109,7 @@ def selectivities(runs: Sequence[Results], corner: bool) -> str:
                 else f"{target.split()[0]}, {other.split()[0]}: {difference}"
             )
         rows.append([control or "the ablation", *cells])
-    return table(rows)
+    return pages.markdown(rows[0], rows[1:])
 
 
 def mean(runs: Sequence[Results], statistic: Callable[[Results], float | None]) -> str:
@@ -130,13 +121,6 @@ def mean(runs: Sequence[Results], statistic: Callable[[Results], float | None]) 
     if found.interval is None:
         return f"{found.mean:.2f}"
     return f"{found.mean:.2f} [{found.low:.2f}, {found.high:.2f}]"
-
-
-def table(rows: Sequence[Sequence[str]]) -> str:
-    """Rows as Markdown."""
-    head, *rest = rows
-    lines = ["| " + " | ".join(row) + " |" for row in (head, ["---"] * len(head), *rest)]
-    return "\n".join(lines)
 
 
 if __name__ == "__main__":

@@ -3,12 +3,13 @@
 python docs/tabulate_phase_detection.py
 """
 
-import json
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pages
 
 from phasescope.experiments import phase_detection as experiment
 from phasescope.experiments.evidence import OverSeeds
@@ -24,36 +25,29 @@ from phasescope.experiments.phase_detection.config import (
     SPIKES,
     WITH_EVENTS,
     WITHOUT,
-    Results,
 )
 from phasescope.experiments.phase_detection.figures import RANKINGS
 from phasescope.experiments.phase_detection.rates import Row, mean, rates, stray
 from phasescope.experiments.phase_detection.scoring import SIGNALS
 
-ROOT = Path(__file__).parents[1]
-FILE = ROOT / "results" / "phase_detection.json"
+RESULTS = pages.results_file("phase_detection")
 MARKS = ("<!-- results -->", "<!-- end of results -->")
 
 
 def main() -> None:
     """Replace what stands between the marks of the page."""
-    page = ROOT / "docs" / "phase_detection.md"
-    before, rest = page.read_text(encoding="utf-8").split(MARKS[0])
-    after = rest.split(MARKS[1])[1]
-    text = "\n\n".join([before + MARKS[0], *shown(), MARKS[1] + after])
-    page.write_text(text, encoding="utf-8")
+    pages.fill("phase_detection", MARKS, shown())
 
 
-def shown() -> Iterator[str]:
-    """What stands between the marks: verdicts and tables."""
-    if not FILE.exists():
-        yield "No run has been scored yet; the rules are in the code."
-        return
-    stored = json.loads(FILE.read_text(encoding="utf-8"))
-    runs = stored["settings"]["runs"]
-    results = [Results(experiment.Config(**run["config"]), run["numbers"]) for run in runs]
+def shown(file: Path = RESULTS) -> Iterator[str]:
+    """What stands between the marks: verdicts and tables, or that nothing has run."""
+    return pages.verdicts_and(tables, file)
+
+
+def tables(stored: dict[str, Any]) -> Iterator[str]:
+    """Every table under its caption."""
+    results = pages.runs_of(experiment, stored)
     rows = by_system(results)
-    yield "\n".join(f"- **{c['id']}** ({c['verdict']}): {c['sentence']}" for c in stored["claims"])
     late = of_systems(rows, GROKKING)
     n = sum(sum(row["saturated"]) for row in late)
     yield (
@@ -79,11 +73,7 @@ def shown() -> Iterator[str]:
 
 
 def _signals(positive: Sequence[Row], negative: Sequence[Row], *, saturated: bool) -> str:
-    lines = [
-        "| signal | detector | hits | by chance | within 1.5 | by chance | false alarms "
-        "| lead, steps | octaves |"
-    ]
-    lines.append("|---" * 9 + "|")
+    rows = []
     for signal in SIGNALS:
         for detector in CALLERS:
             found = rates(positive, negative, signal, detector, saturated=saturated)
@@ -96,18 +86,16 @@ def _signals(positive: Sequence[Row], negative: Sequence[Row], *, saturated: boo
                     str(OverSeeds(list(found.lead))),
                     str(OverSeeds(list(found.octaves))),
                 )
-            lines.append(
-                f"| {signal.replace('_', ' ')} | `{detector}` | {mean(found.hits):.2f} | "
-                f"{mean(found.chance):.2f} | {mean(near.hits):.2f} | {mean(near.chance):.2f} | "
-                f"{mean(found.false):.2f} | {lead} | {octaves} |"
-            )
-    return "\n".join(lines)
+            shares = (found.hits, found.chance, near.hits, near.chance, found.false)
+            numbers = [f"{mean(share):.2f}" for share in shares]
+            rows.append([signal.replace("_", " "), f"`{detector}`", *numbers, lead, octaves])
+    columns = ("hits", "by chance", "within 1.5", "by chance", "false alarms")
+    return pages.markdown(["signal", "detector", *columns, "lead, steps", "octaves"], rows)
 
 
 def _controls(rows: dict[str, list[Row]]) -> str:
     controls = [s for s in WITHOUT if s in rows]
-    lines = ["| signal | detector | " + " | ".join(f"`{s}`" for s in controls) + " |"]
-    lines.append("|---" * (2 + len(controls)) + "|")
+    lines = []
     for signal in SIGNALS:
         for detector in CALLERS:
             shares = [
@@ -115,30 +103,27 @@ def _controls(rows: dict[str, list[Row]]) -> str:
             ]
             if all(math.isnan(x) for x in shares):
                 continue
-            cells = " | ".join("–" if math.isnan(x) else f"{x:.2f}" for x in shares)
-            lines.append(f"| {signal.replace('_', ' ')} | `{detector}` | {cells} |")
-    return "\n".join(lines)
+            cells = ("–" if math.isnan(x) else f"{x:.2f}" for x in shares)
+            lines.append([signal.replace("_", " "), f"`{detector}`", *cells])
+    return pages.markdown(["signal", "detector", *(f"`{s}`" for s in controls)], lines)
 
 
 def _spikes(rows: dict[str, list[Row]]) -> str:
     own = of_systems(rows, list(SPIKES))
-    lines = ["| signal | found | by chance | stray alarms per run | false alarms without events |"]
-    lines.append("|---" * 5 + "|")
+    lines = []
     for signal in SIGNALS:
         found = rates(own, negatives(rows), signal, "find_spikes", spike=True)
         if not len(found.hits):
             continue
         elsewhere = np.mean([stray(row, signal, "find_spikes", spike=True) for row in own])
-        lines.append(
-            f"| {signal.replace('_', ' ')} | {mean(found.hits):.2f} | {mean(found.chance):.2f} | "
-            f"{elsewhere:.1f} | {mean(found.false):.2f} |"
-        )
-    return "\n".join(lines)
+        hits, chance, false = (f"{mean(x):.2f}" for x in (found.hits, found.chance, found.false))
+        lines.append([signal.replace("_", " "), hits, chance, f"{elsewhere:.1f}", false])
+    columns = ("found", "by chance", "stray alarms per run", "false alarms without events")
+    return pages.markdown(["signal", *columns], lines)
 
 
 def _places(rows: dict[str, list[Row]]) -> str:
-    lines = ["| system | by chance, first | " + " | ".join(RANKINGS) + " |"]
-    lines.append("|---" * (2 + len(RANKINGS)) + "|")
+    lines = []
     for system in (*WITH_EVENTS, *SPIKES):
         known = [p for row in rows.get(system, []) for p in row["located"] if p is not None]
         if not known:
@@ -148,8 +133,8 @@ def _places(rows: dict[str, list[Row]]) -> str:
             above, first = (places(rows[system], key, part) for part in (1, 0))
             cells.append(f"{OverSeeds(above)}; {np.mean(first):.2f}")
         chance = np.mean([p["chance"] for p in known])
-        lines.append(f"| `{system}` | {chance:.2f} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+        lines.append([f"`{system}`", f"{chance:.2f}", *cells])
+    return pages.markdown(["system", "by chance, first", *RANKINGS], lines)
 
 
 if __name__ == "__main__":

@@ -3,10 +3,11 @@
 python docs/tabulate_resnet_gradients.py
 """
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
+
+import pages
 
 from phasescope.experiments import resnet_gradients as experiment
 from phasescope.experiments.evidence import OverSeeds
@@ -14,33 +15,25 @@ from phasescope.experiments.resnet_gradients import evidence
 from phasescope.experiments.resnet_gradients.config import Results
 from phasescope.experiments.settings import grouped
 
-ROOT = Path(__file__).parents[1]
-PAGE = ROOT / "docs" / "resnet_gradients.md"
-RESULTS = ROOT / "results" / "resnet_gradients.json"
+RESULTS = pages.results_file("resnet_gradients")
 MARKS = ("<!-- results -->", "<!-- end of results -->")
 KINDS = ("conv", "bn", "downsample conv", "downsample bn", "fc")
 COLUMNS = {"drop": "drop", "rise": "rise", "double_descent": "double descent", "noise": "noise"}
 
 
 def main() -> None:
-    """Replace what stands between the marks."""
-    before, rest = PAGE.read_text(encoding="utf-8").split(MARKS[0])
-    after = rest.split(MARKS[1])[1]
-    text = "\n\n".join([before + MARKS[0], *shown(), MARKS[1] + after])
-    PAGE.write_text(text, encoding="utf-8")
+    """Replace what stands between the marks of the page."""
+    pages.fill("resnet_gradients", MARKS, shown())
 
 
-def shown() -> Iterator[str]:
+def shown(file: Path = RESULTS) -> Iterator[str]:
     """What stands between the marks: verdicts and tables, or that nothing has run."""
-    if not RESULTS.exists():
-        yield "No seed has been run yet; the rules are in the code, and so is what each run costs."
-        return
-    stored: Mapping[str, Any] = json.loads(RESULTS.read_text(encoding="utf-8"))
-    yield "\n".join(f"- **{c['id']}** ({c['verdict']}): {c['sentence']}" for c in stored["claims"])
-    runs = [
-        Results(experiment.Config(**run["config"]), run["numbers"])
-        for run in stored["settings"]["runs"]
-    ]
+    return pages.verdicts_and(tables, file)
+
+
+def tables(stored: dict[str, Any]) -> Iterator[str]:
+    """A table for each setting that recorded its norms."""
+    runs = pages.runs_of(experiment, stored)
     for name, group in grouped(runs, lambda r: experiment.setting(r.config)).items():
         if all("gradients" in r.numbers for r in group):
             yield from _table(name, group)
@@ -56,10 +49,7 @@ def _table(name: str, runs: Sequence[Results]) -> Iterator[str]:
         f"accuracy {accuracy}. Mean over the layers of a kind in log2, with 95% intervals over "
         "seeds; rise of ‖g‖‖w‖ over scale-invariant layers only."
     )
-    lines = [
-        "| kind | " + " | ".join(COLUMNS.values()) + " | rise of ‖g‖‖w‖ |",
-        "| --- " * (len(COLUMNS) + 2) + "|",
-    ]
+    rows = []
     for kind in KINDS:
         cells = [
             str(OverSeeds([evidence.mean(r, c, evidence.layers(r, kind)) for r in runs]))
@@ -78,8 +68,8 @@ def _table(name: str, runs: Sequence[Results]) -> Iterator[str]:
             if len(free[0])
             else "–"
         )
-        lines.append(f"| {kind} | {' | '.join(cells)} |")
-    yield "\n".join(lines)
+        rows.append([kind, *cells])
+    yield pages.markdown(["kind", *COLUMNS.values(), "rise of ‖g‖‖w‖"], rows)
 
 
 if __name__ == "__main__":

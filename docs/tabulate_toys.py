@@ -5,17 +5,15 @@ python docs/tabulate_toys.py
 
 import dataclasses
 import importlib
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pages
 
 from phasescope.experiments.evidence import OverSeeds
 from phasescope.experiments.superposition.config import LEVELS, SHAPES
 
-ROOT = Path(__file__).parents[1]
 MARKS = ("<!-- results -->", "<!-- end of results -->")
 Stored = Mapping[str, Any]
 # Monosemantic neurons over features after 2^15 steps, read off a figure of the public replication
@@ -27,24 +25,16 @@ READ_OFF = {
 
 
 def main() -> None:
-    """Replace what stands between the marks of both pages."""
+    """Replace what stands between the marks of every page."""
     for name in TABLES:
-        page = ROOT / "docs" / f"{name}.md"
-        before, rest = page.read_text(encoding="utf-8").split(MARKS[0])
-        after = rest.split(MARKS[1])[1]
-        text = "\n\n".join([before + MARKS[0], *shown(name), MARKS[1] + after])
-        page.write_text(text, encoding="utf-8")
+        pages.fill(name, MARKS, shown(name))
 
 
 def shown(name: str) -> Iterator[str]:
     """What stands between the marks of a page: verdicts and tables, or that nothing has run."""
-    file = ROOT / "results" / f"{name}.json"
-    if not file.exists():
-        yield "No seed has been run yet; the rules are in the code, and so is what each run costs."
-        return
-    stored = json.loads(file.read_text(encoding="utf-8"))
-    yield "\n".join(f"- **{c['id']}** ({c['verdict']}): {c['sentence']}" for c in stored["claims"])
-    yield from TABLES[name](stored["settings"]["runs"])
+    return pages.verdicts_and(
+        lambda stored: TABLES[name](stored["settings"]["runs"]), pages.results_file(name)
+    )
 
 
 def superposition(runs: Sequence[Stored]) -> Iterator[str]:
@@ -65,16 +55,10 @@ def superposition(runs: Sequence[Stored]) -> Iterator[str]:
         rows = []
         for level, place in LEVELS.items():
             lines = np.mean(numbers["per_group"][f"line {level}"])
-            rows.append(
-                f"| {level} | {SHAPES[level]} | {_above(counts, place)} | {_above(control, place)} "
-                f"| {lines:.2g} |"
-            )
-        yield "\n".join(
-            [
-                "| level | shape | trained | random directions | groups with a line |",
-                "| --- | --- | --- | --- | --- |",
-                *rows,
-            ]
+            above = (_above(counts, place), _above(control, place))
+            rows.append([level, SHAPES[level], *above, f"{lines:.2g}"])
+        yield pages.markdown(
+            ["level", "shape", "trained", "random directions", "groups with a line"], rows
         )
 
 
@@ -101,10 +85,7 @@ def monosemanticity(runs: Sequence[Stored]) -> Iterator[str]:
         "bias, mono": "bias_mono",
         "bias, poly": "bias_poly",
     }
-    lines = [
-        "| setting | seeds | " + " | ".join(columns) + " |",
-        "| --- " * (len(columns) + 2) + "|",
-    ]
+    rows = []
     published = [dataclasses.replace(c, seed=0) for c in experiment.PRESETS["replication"]]
     beside: list[Stored] = []
     for run in runs:
@@ -115,12 +96,12 @@ def monosemanticity(runs: Sequence[Stored]) -> Iterator[str]:
         for point, numbers in zip(config.points, run["numbers"]["points"], strict=True):
             cells = [_cell(numbers["per_seed"][name]) for name in columns.values()]
             n_seeds = len(numbers["per_seed"]["loss"])
-            lines.append(f"| {experiment.setting(point)} | {n_seeds} | {' | '.join(cells)} |")
+            rows.append([experiment.setting(point), str(n_seeds), *cells])
     yield (
         "Means over seeds with 95% intervals at the end of the training, where the learning rate "
         "is zero; *at the peak*: at the last record of the largest learning rate."
     )
-    yield "\n".join(lines)
+    yield pages.markdown(["setting", "seeds", *columns], rows)
     if beside:
         yield from replication(beside)
 
@@ -134,10 +115,7 @@ def replication(runs: Sequence[Stored]) -> Iterator[str]:
         "at the peak (.999)": "peak_mono_999",
         "loss": "loss",
     }
-    lines = [
-        "| frequencies | learning rate | read off | " + " | ".join(columns) + " |",
-        "| --- " * (len(columns) + 3) + "|",
-    ]
+    rows = []
     for run in runs:
         config = experiment.Config(**run["config"])
         for point, numbers in zip(config.points, run["numbers"]["points"], strict=True):
@@ -145,7 +123,7 @@ def replication(runs: Sequence[Stored]) -> Iterator[str]:
             cells = [_cell(numbers["per_seed"][name]) for name in columns.values()]
             kind = config.frequencies.replace("_", " ")
             read = READ_OFF[config.frequencies][rate]
-            lines.append(f"| {kind} | {rate:g} | {read:g} | {' | '.join(cells)} |")
+            rows.append([kind, f"{rate:g}", f"{read:g}", *cells])
     n_seeds = sum(run["config"]["n_seeds"] for run in runs) // len(READ_OFF)
     seeds_said = "one seed" if n_seeds == 1 else f"{n_seeds} seeds"
     yield (
@@ -153,7 +131,7 @@ def replication(runs: Sequence[Stored]) -> Iterator[str]:
         f"last anneal), {seeds_said}, beside the monosemantic neurons over features that its "
         "figure shows, to about .03:"
     )
-    yield "\n".join(lines)
+    yield pages.markdown(["frequencies", "learning rate", "read off", *columns], rows)
 
 
 def _cell(values: Sequence[float | None]) -> str:
@@ -179,7 +157,7 @@ def mode_connectivity(runs: Sequence[Stored]) -> Iterator[str]:
             f"**{name}**, {len(values['tolerance'])} seeds, all of them, matched in loss or not. "
             f"Barriers between the two models of a pair (tolerance {_cell(values['tolerance'])}):"
         )
-        yield _table(
+        yield pages.markdown(
             ["pair", *ways, "loss", "mono/N (.9)"],
             [
                 [
@@ -196,7 +174,7 @@ def mode_connectivity(runs: Sequence[Stored]) -> Iterator[str]:
         )
         names = ("poly to mono", "mono to poly", "same basin", "random")
         yield "Smallest pull, and seeds in which none up to 10 suffices:"
-        yield _table(
+        yield pages.markdown(
             ["from and to", "median", "none suffices"],
             [
                 [
@@ -209,7 +187,7 @@ def mode_connectivity(runs: Sequence[Stored]) -> Iterator[str]:
         )
         yield "After fine-tuning away, after training on in the same way, and of another model:"
         columns = ("mono", "loss", "barrier naive", "barrier", "overlap")
-        yield _table(
+        yield pages.markdown(
             ["model", "mono/N (.9)", "loss", "barrier", "barrier, aligned", "overlap"],
             [
                 [label, *(_cell(values[f"{who} {what}"]) for what in columns)]
@@ -226,7 +204,7 @@ def mode_connectivity(runs: Sequence[Stored]) -> Iterator[str]:
             "Pairs of classifiers: test loss half-way over that of the ends, and what they reach."
         )
         columns = ("naive", "matched", "activations", "random")
-        yield _table(
+        yield pages.markdown(
             [
                 "setting",
                 "pairs",
@@ -266,7 +244,7 @@ def sparse_training(runs: Sequence[Stored]) -> Iterator[str]:
         kinds = [key.removesuffix(" loss") for key in values if key.endswith(" loss")]
         kinds.sort(key=lambda kind: (int(kind.split()[1]) if " " in kind else 0, kind))
         yield f"**{name}**, {len(values['dense loss'])} seeds (tickets: the number is the level):"
-        yield _table(
+        yield pages.markdown(
             ["network", *columns],
             [
                 [kind, *(_cell(values.get(f"{kind} {key}", [])) for key in columns.values())]
@@ -283,11 +261,6 @@ def _grouped(experiment: Any, runs: Sequence[Stored]) -> dict[str, dict[str, lis
         for name, own in run["numbers"]["per_seed"].items():
             values.setdefault(name, []).extend(own)
     return found
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 TABLES: Mapping[str, Callable[[Sequence[Stored]], Iterator[str]]] = {

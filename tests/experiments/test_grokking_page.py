@@ -1,28 +1,17 @@
 """What docs/grokking.md says came out is what results/grokking.json holds."""
 
-import importlib.util
 import json
 from pathlib import Path
-from typing import Any
 
-import pytest
+import pages
+import tabulate_grokking as script
 
 from phasescope.experiments import grokking
 
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.fixture(scope="module")
-def script() -> Any:
-    spec = importlib.util.spec_from_file_location("tabulate", ROOT / "docs/tabulate_grokking.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def test_the_page_shows_what_its_script_writes(script: Any):
+def test_the_page_shows_what_its_script_writes():
     page = (ROOT / "docs" / "grokking.md").read_text(encoding="utf-8")
     between = page.split(script.MARKS[0])[1].split(script.MARKS[1])[0]
     assert between.strip() == "\n\n".join(script.shown())
@@ -41,7 +30,7 @@ def test_the_page_names_the_sizes_that_are_trained():
     assert f"`optimizers` ({sizes['optimizers']}), `sizes` ({sizes['sizes']}), `spectra`" in page
 
 
-def test_stored_seeds_fill_the_table(script: Any, tmp_path: Path):
+def test_stored_seeds_fill_the_table(tmp_path: Path):
     seed = {
         "times": {"memorised": 300, "grokked": 900},
         "final_measures": {"cube_fve": 0.95, "pure_neurons": 0.8},
@@ -65,4 +54,4 @@ def test_stored_seeds_fill_the_table(script: Any, tmp_path: Path):
         "| add mod 53, relu | 3 | 300 (3) | 900 (2) | 0.95 | 0.02 | 0.8 | 3 | 0.9 |",
         "| add mod 53, gelu | 2 | 400 (2) | – (0) | 0.95 | 0.02 | 0.8 | 3 | 0.9 |",
     ]
-    assert list(script.shown(tmp_path / "none.json")) == [script.NOTHING]
+    assert list(script.shown(tmp_path / "none.json")) == [pages.NOTHING]

@@ -1,9 +1,10 @@
 """docs/maze_goals.md: its example runs, its tables are what results/maze_goals.json says."""
 
-import importlib.util
 import re
 from dataclasses import replace
 from pathlib import Path
+
+import tabulate_maze_goals as script
 
 from phasescope.experiments.maze_goals.ablations import SHRINK
 from phasescope.experiments.maze_goals.config import Config, Results
@@ -19,16 +20,6 @@ def test_the_example_prints_what_an_agent_without_goals_does(capsys):
     shares = {name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines)}
     assert list(shares) == ["cheese first", "corner first", "corner, no cheese seen"]
     assert all(0.05 < share < 0.5 for share in shares.values())
-
-
-def script():
-    path = PAGE.with_name("tabulate_maze_goals.py")
-    spec = importlib.util.spec_from_file_location("tabulate_maze_goals", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def test_the_tables_say_what_the_runs_say():
@@ -57,7 +48,7 @@ def test_the_tables_say_what_the_runs_say():
         )
         for seed in range(2)
     ]
-    caption, learned, first, behaviour, _, selectivity = script().tables(runs)
+    caption, learned, first, behaviour, _, selectivity = script.tables(runs)
     assert caption.startswith("**When goals were learned**")
     assert learned.splitlines()[2] == (
         "| corner and cheese | corner: 16, 16 to 16 | from the corner: 48, 48 to 48; never in 1 "
@@ -76,8 +67,8 @@ def test_the_tables_say_what_the_runs_say():
 
 
 def test_the_tables_of_the_page_are_those_of_the_results():
-    shown = PAGE.read_text(encoding="utf-8").split(script().MARKS[0])[1].split(script().MARKS[1])[0]
+    shown = PAGE.read_text(encoding="utf-8").split(script.MARKS[0])[1].split(script.MARKS[1])[0]
     if (PAGE.parents[1] / "results" / "maze_goals.json").exists():
-        assert shown.strip() == "\n\n".join(script().shown()).strip()
+        assert shown.strip() == "\n\n".join(script.shown()).strip()
     else:
         assert shown.strip() == "The seeds have not been run yet."

@@ -1,25 +1,16 @@
 """The tables of the page are what the results say, and its example runs."""
 
-import importlib.util
 import json
 import re
 from pathlib import Path
-from types import ModuleType
+
+import calibrate_phases as calibrate
+import tabulate_phase_detection as tabulate
 
 ROOT = Path(__file__).parents[2]
 
 
-def script(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, ROOT / "docs" / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def test_the_tables_of_the_page_are_those_of_the_results():
-    tabulate = script("tabulate_phase_detection")
     page = (ROOT / "docs" / "phase_detection.md").read_text(encoding="utf-8")
     between = page.split(tabulate.MARKS[0])[1].split(tabulate.MARKS[1])[0]
     assert between.strip() == "\n\n".join(tabulate.shown()).strip()
@@ -32,7 +23,6 @@ def test_the_example_of_the_page_runs(unchecked_types):
 
 
 def test_the_penalties_of_change_points_are_those_that_were_measured():
-    calibrate = script("calibrate_phases")
     numbers = json.loads(calibrate.NUMBERS.read_text(encoding="utf-8"))
     assert calibrate.table_in_code(numbers["penalties"]) in calibrate.CODE.read_text(
         encoding="utf-8"

@@ -1,8 +1,9 @@
 """The verdicts and tables of docs/resnet_gradients.md are what the results say."""
 
-import importlib.util
 import json
 from pathlib import Path
+
+import tabulate_resnet_gradients as script
 
 from phasescope.experiments.resnet_gradients.config import CLAIM_IDS, DEFAULT, NO_DECAY, Config
 
@@ -10,21 +11,10 @@ ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "resnet_gradients.md"
 
 
-def script():
-    path = ROOT / "docs" / "tabulate_resnet_gradients.py"
-    spec = importlib.util.spec_from_file_location("tabulate_resnet_gradients", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def test_the_tables_of_the_page_are_those_of_the_results():
-    module = script()
     page = PAGE.read_text(encoding="utf-8")
-    between = page.split(module.MARKS[0])[1].split(module.MARKS[1])[0]
-    assert between.strip() == "\n\n".join(module.shown()).strip()
+    between = page.split(script.MARKS[0])[1].split(script.MARKS[1])[0]
+    assert between.strip() == "\n\n".join(script.shown()).strip()
 
 
 def test_the_page_names_every_claim_and_the_numbers_of_the_preset():

@@ -1,10 +1,10 @@
 """The verdicts and tables of four pages are what the results say."""
 
-import importlib.util
 import re
 from pathlib import Path
 
 import pytest
+import tabulate_toys as script
 
 ROOT = Path(__file__).parents[2]
 
@@ -13,11 +13,6 @@ ROOT = Path(__file__).parents[2]
     "name", ["superposition", "monosemanticity", "mode_connectivity", "sparse_training"]
 )
 def test_the_tables_of_the_page_are_those_of_the_results(name):
-    spec = importlib.util.spec_from_file_location("toys", ROOT / "docs" / "tabulate_toys.py")
-    assert spec is not None
-    assert spec.loader is not None
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
     page = (ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8")
     between = page.split(script.MARKS[0])[1].split(script.MARKS[1])[0]
     assert between.strip() == "\n\n".join(script.shown(name)).strip()
