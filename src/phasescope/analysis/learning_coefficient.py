@@ -115,32 +115,30 @@ def local_learning_coefficient(
     generator = torch.Generator(start.device).manual_seed(seed)
     gradient = vmap(grad_and_value(flat), randomness="different")
 
-    def force_and_loss(w: Tensor) -> tuple[Tensor, Tensor]:
+    def at(w: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Force, energy and loss: the energy is that of the loss and of the pull."""
         g, values = gradient(w)
-        return (temperature * g + localization * (w - start)) * moves, values.double()
+        values, away = values.double(), w - start
+        energy = temperature * values + localization / 2 * away.double().square().sum(1)
+        return (temperature * g + localization * away) * moves, energy, values
 
     initial_loss = flat(start).item()
     w = start.expand(n_chains, -1).clone()
-    force, values = force_and_loss(w)
-    energy = temperature * values
+    force, energy, _ = at(w)
     losses = torch.empty(n_chains, n_draws, dtype=torch.float64)
     accepted = torch.zeros(n_chains, dtype=torch.float64)
     for draw in range(n_draws):
         noise = torch.randn(w.shape, generator=generator, dtype=w.dtype, device=w.device) * moves
         new = w - step_size / 2 * force + math.sqrt(step_size) * noise
-        new_force, values = force_and_loss(new)
+        new_force, new_energy, values = at(new)
         if not torch.isfinite(values).all():
             raise ValueError(
                 f"every draw needs a finite loss, but a chain diverged at draw {draw} with "
                 f"step_size={step_size}. Use a smaller step_size, or a larger localization."
             )
-        pull = localization / 2 * (new - start).double().square().sum(1)
-        pull = pull - localization / 2 * (w - start).double().square().sum(1)
-        new_energy = temperature * values
         there = _log_density(new, w, force, step_size)
         back = _log_density(w, new, new_force, step_size)
-        change = energy - new_energy - pull + back - there
-        accepted += change.clamp(max=0).exp().cpu()
+        accepted += (energy - new_energy + back - there).clamp(max=0).exp().cpu()
         losses[:, draw] = values.cpu()
         w, force, energy = new, new_force, new_energy
     per_chain = temperature * (losses[:, n_burn_in:].mean(1) - initial_loss)

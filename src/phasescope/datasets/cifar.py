@@ -5,7 +5,6 @@ Axes: n images, 3 channels (red, green, blue), height and width in pixels.
 
 from __future__ import annotations
 
-import os
 import pickle
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 from torch.nn import functional
 
-from phasescope.datasets.download import cache_directory
+from phasescope.datasets.download import data_roots
 from phasescope.datasets.images import Split
 from phasescope.errors import DataError
 
@@ -134,11 +133,7 @@ def colour_inputs(images: ColourImages, *, size: int = _SIDE) -> Float[Tensor, "
 
 
 def _found(split: Split, directory: Path | str | None) -> list[Path]:
-    if directory is not None:
-        roots = [Path(directory)]
-    else:
-        data = os.environ.get("PHASESCOPE_DATA")
-        roots = ([Path(data)] if data else []) + [cache_directory()]
+    roots = data_roots() if directory is None else [Path(directory)]
     for root in roots:
         for folder in (root / FOLDER, root):
             files = [folder / name for name in BATCHES[split] if (folder / name).is_file()]

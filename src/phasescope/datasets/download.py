@@ -68,6 +68,12 @@ def cache_directory() -> Path:
     return (Path(xdg) if os.path.isabs(xdg) else Path.home() / ".cache") / "phasescope"
 
 
+def data_roots() -> list[Path]:
+    """Where data are looked for, in this order: `PHASESCOPE_DATA` if it is set, and the cache."""
+    data = os.environ.get("PHASESCOPE_DATA")
+    return [*([Path(data)] if data else []), cache_directory()]
+
+
 def find_file(file: DataFile, directory: Path) -> Path | None:
     """Path of a data file in a directory, plain or compressed, or None if it is not there.
 

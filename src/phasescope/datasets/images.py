@@ -17,6 +17,7 @@ from torch import Tensor
 from phasescope.datasets.download import (
     DataFile,
     cache_directory,
+    data_roots,
     fetch,
     find_file,
     read_checked,
@@ -346,7 +347,7 @@ def _mnist_folder(directory: Path | str | None, download: bool) -> tuple[Path, s
         return folder, "from the cache"
     absent = f"{'not in PHASESCOPE_DATA' if data else 'PHASESCOPE_DATA is not set'}, not cached"
     by_hand = (
-        f"Looked in {f'{data} and {cache}' if data else cache}. To supply the files by hand, put "
+        f"Looked in {' and '.join(map(str, data_roots()))}. To supply the files by hand, put "
         f"{names} (plain or .gz) into a directory and set PHASESCOPE_DATA to it."
     )
     if not download:

@@ -5,7 +5,6 @@ Letters: n characters, b sequences, t positions.
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Literal
 
@@ -16,6 +15,7 @@ from torch import Tensor
 from phasescope.datasets.download import (
     DataFile,
     cache_directory,
+    data_roots,
     fetch,
     find_file,
     read_checked,
@@ -71,18 +71,18 @@ def _find(directory: Path | str | None, download: bool) -> Path:
             f"{directory} must hold {name} (plain or .gz) directly or in text/, but it does not. "
             "Put it there, or leave out the directory to use the cache or a download."
         )
-    data, cache = os.environ.get("PHASESCOPE_DATA"), cache_directory()
-    for root in (data, cache):
-        if root and (found := _within(Path(root))):
+    roots = data_roots()
+    for root in roots:
+        if found := _within(root):
             return found
     by_hand = (
-        f"Looked in {f'{data} and {cache}' if data else cache}. To supply it by hand, put {name} "
-        "(plain or .gz) into a directory and set PHASESCOPE_DATA to it."
+        f"Looked in {' and '.join(map(str, roots))}. To supply it by hand, put {name} (plain or "
+        ".gz) into a directory and set PHASESCOPE_DATA to it."
     )
     if not download:
         raise DataError(f"tiny Shakespeare cannot be had: no download allowed.\n{by_hand}")
     try:
-        folder = fetch([SHAKESPEARE], SHAKESPEARE_MIRRORS, cache / "text")
+        folder = fetch([SHAKESPEARE], SHAKESPEARE_MIRRORS, cache_directory() / "text")
     except DataError as error:
         raise DataError(f"tiny Shakespeare cannot be had.\n{error}\n{by_hand}") from error
     found = find_file(SHAKESPEARE, folder)

@@ -40,6 +40,21 @@ def grouped(results: Iterable[R], setting_of: Callable[[R], str]) -> dict[str, l
     return groups
 
 
+def by_seed(results: Iterable[R], base: Any) -> dict[int, R]:
+    """The runs of one setting, by seed.
+
+    Args:
+        results: Runs.
+        base: Their configuration, of any seed.
+    """
+    fields = [name for name in vars(base) if name != "seed"]
+    return {
+        r.config.seed: r
+        for r in results
+        if all(getattr(r.config, name) == getattr(base, name) for name in fields)
+    }
+
+
 def for_storage(results: Sequence[Result]) -> list[dict[str, Any]]:
     """Every run's configuration and numbers: what an experiment stores that leaves nothing out."""
     return [{"config": asdict(r.config), "numbers": r.numbers} for r in results]

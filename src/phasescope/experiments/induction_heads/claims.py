@@ -12,9 +12,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
+from phasescope.experiments.deciding import answered, decided, positive, told
 from phasescope.experiments.evidence import OverSeeds
 from phasescope.experiments.induction_heads import evidence
 from phasescope.experiments.induction_heads.config import (
@@ -26,15 +28,10 @@ from phasescope.experiments.induction_heads.config import (
     Config,
     Results,
 )
-from phasescope.experiments.induction_heads.deciding import (
-    SLACK,
-    answered,
-    decided,
-    mean_of,
-    positive,
-)
+from phasescope.experiments.settings import by_seed
 from phasescope.report import Claim, Verdict
 
+SLACK = 0.1  # log2: within 7 %
 POST = "the post on per-component weight updates"
 OLSSON = "Olsson et al. (2022)"
 Formed = dict[int, tuple[Results, tuple[float, float, float]]]
@@ -53,7 +50,7 @@ def _networks(
     results: Sequence[Results], base: Config
 ) -> tuple[dict[int, Results], dict[int, Results], Formed]:
     """Networks of two layers, of one, and those of two whose loss on repetitions fell suddenly."""
-    two, one = (evidence.by_seed(results, base, n) for n in (2, 1))
+    two, one = (by_seed(results, replace(base, n_layers=n)) for n in (2, 1))
     return two, one, {s: (r, w) for s, r in two.items() if (w := evidence.window(r)) is not None}
 
 
@@ -89,7 +86,7 @@ def _on_text(results: Sequence[Results]) -> list[Claim]:
 def _ablation(two: dict[int, Results]) -> Claim:
     rows = [r.numbers["final"]["rank_correlation"] for r in two.values()]
     zero = [row["zero"] for row in rows]
-    others = {kind: mean_of([row[kind] for row in rows]) for kind in ("mean", "resample")}
+    others = {kind: told([row[kind] for row in rows]) for kind in ("mean", "resample")}
     return decided(
         "A17",
         "does the ranking of heads by SVD mass agree with that by causal effect?",
@@ -120,7 +117,7 @@ def _path(formed: Formed) -> Claim:
         "significant turn (turning test, level .05) between onset/1.25 and 1.25 end of the fall",
         values,
         "share of seeds",
-        f"the window is {mean_of(random)} of the training; a walk turns anywhere in .05 of runs",
+        f"the window is {told(random)} of the training; a walk turns anywhere in .05 of runs",
         answered,
         lambda found: f"A turn beyond those of walks lies at the phase change in {found} of seeds.",
     )
@@ -143,7 +140,7 @@ def _largest(formed: Formed, one: dict[int, Results]) -> Claim:
     def judge(found: OverSeeds) -> Verdict:
         if second is None:
             return "not tested"
-        verdicts = {positive(found), positive(second)}
+        verdicts = {positive(found, SLACK), positive(second, SLACK)}
         if verdicts == {"reproduced"}:
             return "reproduced"
         return "refuted" if "refuted" in verdicts else "inconclusive"
@@ -176,7 +173,7 @@ def _turns(formed: Formed, one: dict[int, Results]) -> Claim:
     def judge(found: OverSeeds) -> Verdict:
         if second is None:
             return "not tested"
-        verdicts = {positive(found), positive(second)}
+        verdicts = {positive(found, SLACK), positive(second, SLACK)}
         if verdicts == {"reproduced"}:
             return "reproduced"
         return "refuted" if "refuted" in verdicts else "inconclusive"
@@ -222,10 +219,10 @@ def _leads(formed: Formed) -> Claim:
         "paired difference",
         leads,
         "share of the midpoint",
-        f"other heads {mean_of(others)}; difference {mean_of(differences)}",
+        f"other heads {told(others)}; difference {told(differences)}",
         answered,
         lambda found: (
-            f"Induction heads lead the fall by {found} of its step, by {mean_of(differences)} more "
+            f"Induction heads lead the fall by {found} of its step, by {told(differences)} more "
             "than other heads do."
         ),
     )
@@ -238,13 +235,13 @@ def _varied(results: Sequence[Results], formed: Formed) -> Claim:
     ]
     turned: dict[str, list[float]] = {}
     for name, config in VARIED.items():
-        for r in evidence.by_seed(results, config, 2).values():
+        for r in by_seed(results, replace(config, n_layers=2)).values():
             if (w := evidence.window(r)) is not None:
                 excess = evidence.turn(r, w[0], w[2]) - evidence.turn_elsewhere(r, w[0], w[2])
                 turned.setdefault(name, []).append(excess)
     lowest = min(turned, key=lambda name: float(np.nanmean(turned[name])), default="")
     enough = len(turned) == len(VARIED)
-    told = "; ".join(f"{name} {mean_of(values)}" for name, values in turned.items())
+    words = "; ".join(f"{name} {told(values)}" for name, values in turned.items())
     return decided(
         "B11",
         "does the turn stay when warm-up, schedule, decay and batch are varied?",
@@ -253,9 +250,9 @@ def _varied(results: Sequence[Results], formed: Formed) -> Claim:
         "variation with the smallest mean decides",
         turned[lowest] if enough else [],
         "log2",
-        f"the usual recipe: {mean_of(usual)}",
+        f"the usual recipe: {told(usual)}",
         answered,
-        lambda found: f"The smallest turn, with {lowest}, is {found}. {told}.",
+        lambda found: f"The smallest turn, with {lowest}, is {found}. {words}.",
     )
 
 
@@ -289,7 +286,7 @@ def _composition(formed: Formed) -> Claim:
         f"{SLACK}, refuted if above; Q and V beside",
         ratios["k"],
         "log2",
-        f"Q {mean_of(ratios['q'])}, V {mean_of(ratios['v'])}",
+        f"Q {told(ratios['q'])}, V {told(ratios['v'])}",
         judge,
         lambda found: f"K-composition is halfway up at {found} (log2) of the fall's midpoint.",
     )
@@ -319,8 +316,8 @@ def _carriers(formed: Formed) -> Claim:
         f"interval lies above 0, refuted if below {SLACK}",
         differences,
         "log2",
-        f"other heads less the previous-token head: {mean_of(random)}",
-        positive,
+        f"other heads less the previous-token head: {told(random)}",
+        partial(positive, slack=SLACK),
         lambda found: f"Readers keep {found} (log2) more of their movement than the carrier.",
     )
 
@@ -339,11 +336,11 @@ def _one_layer(one: dict[int, Results]) -> Claim:
         "segment's tokens without their order; largest stripe and copying score beside",
         excess,
         "nats",
-        f"uniform over all tokens: {_uniform(one):.2f} nats; loss {mean_of(finals)}",
+        f"uniform over all tokens: {_uniform(one):.2f} nats; loss {told(finals)}",
         answered,
         lambda found: (
             f"It ends {found} nats from knowing which tokens occur without their order; largest "
-            f"stripe {mean_of(stripe)}, largest copying score {mean_of(copying)}."
+            f"stripe {told(stripe)}, largest copying score {told(copying)}."
         ),
     )
 
@@ -362,7 +359,7 @@ def _bases(formed: Formed) -> Claim:
             shares[name].append(evidence.effective_share(moved))
         singular = np.array(result.numbers["moved"]["singular"])
         shares["singular directions"].append(evidence.effective_share(singular))
-    told = "; ".join(f"{name} {mean_of(values)}" for name, values in shares.items())
+    words = "; ".join(f"{name} {told(values)}" for name, values in shares.items())
     return decided(
         "B15",
         "is the head basis the right one?",
@@ -374,5 +371,5 @@ def _bases(formed: Formed) -> Claim:
         "share of the parts",
         "1 if all parts move alike",
         answered,
-        lambda found: f"Effective shares: {told}.",
+        lambda found: f"Effective shares: {words}.",
     )

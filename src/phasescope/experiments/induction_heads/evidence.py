@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from phasescope.experiments.induction_heads.config import Config, Results
+from phasescope.experiments.induction_heads.config import Results
 
 INDUCTION = 0.3  # stripe from which a head counts as an induction head
 # Factor of a rise; in a pilot run, whose seed no verdict uses, intervals differed by 8 % (sd).
@@ -121,15 +121,6 @@ def effective_share(squares: np.ndarray) -> float:
     """Participation ratio of a distribution over its number of parts: 1 if all have the same."""
     p = squares / squares.sum()
     return float(1 / (len(p) * (p**2).sum()))
-
-
-def by_seed(results: Sequence[Results], base: Config, n_layers: int) -> dict[int, Results]:
-    """Runs of a recipe at some depth, by seed."""
-    wanted = {**vars(base), "n_layers": n_layers}
-    fields = [f for f in wanted if f != "seed"]
-    return {
-        r.config.seed: r for r in results if all(getattr(r.config, f) == wanted[f] for f in fields)
-    }
 
 
 def unigram_loss(result: Results) -> float:

@@ -11,6 +11,7 @@ from phasescope.datasets.known_runs import packed, unpacked
 from phasescope.experiments.phase_detection.config import SYSTEMS, Config, Results
 from phasescope.experiments.phase_detection.scoring import scored
 from phasescope.experiments.phase_detection.system import record
+from phasescope.trajectory.files import write_atomic
 
 Progress = Callable[[float, str], None]
 RUNS = Path("results") / "runs.safetensors.xz"
@@ -65,8 +66,5 @@ def runs_of(
     file = directory / RUNS
     if not file.exists():
         made = record(SYSTEMS[config.system](config.system, config.seeds), config.seeds, tell)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        part = file.with_suffix(".part")
-        part.write_bytes(packed(made, {}))
-        part.replace(file)
+        write_atomic(file, packed(made, {}))
     return unpacked(file.read_bytes()).runs

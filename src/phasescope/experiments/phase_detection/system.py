@@ -189,5 +189,4 @@ def _of_updates(moved: Params, before: Params, squares: Squares) -> dict[str, Te
 
 
 def _norm(tensors: Mapping[str, Tensor]) -> Tensor:
-    squares = torch.stack([v.flatten(1).square().sum(1) for v in tensors.values()])
-    return squares.sum(0).sqrt()
+    return torch.stack(list(tensor_squares(tensors).values())).sum(0).sqrt()

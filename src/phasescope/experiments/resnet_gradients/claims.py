@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 
+from phasescope.experiments.deciding import answered, decided, positive, told
 from phasescope.experiments.evidence import OverSeeds
 from phasescope.experiments.resnet_gradients import evidence
 from phasescope.experiments.resnet_gradients.config import (
     DEFAULT,
     NO_DECAY,
+    SOURCE,
     Results,
+    Runs,
 )
 from phasescope.experiments.resnet_gradients.layer_claims import (
     freezing_claim,
     stitching_claim,
 )
-from phasescope.experiments.resnet_gradients.verdicts import Runs, answered, claim, told
 from phasescope.experiments.rules import verdict_of
+from phasescope.experiments.settings import by_seed
 from phasescope.report import Claim, Verdict
 
 SLACK = 0.2  # rank correlation, or log₂, that counts as none
@@ -37,8 +41,8 @@ def claims(results: Sequence[Results]) -> list[Claim]:
     Args:
         results: Runs of any settings; those of the preset `default` decide.
     """
-    runs = evidence.by_seed(results, DEFAULT) if evidence.long_enough(DEFAULT) else {}
-    free = evidence.by_seed(results, NO_DECAY)
+    runs = by_seed(results, DEFAULT) if evidence.long_enough(DEFAULT) else {}
+    free = by_seed(results, NO_DECAY)
     return [
         _early_first(runs, free),
         _early_slower(runs),
@@ -52,22 +56,16 @@ def claims(results: Sequence[Results]) -> list[Claim]:
     ]
 
 
-def _above_none(found: OverSeeds) -> Verdict:
-    """Reproduced above 0, refuted below what counts as none."""
-    if found.low > 0:
-        return "reproduced"
-    return "refuted" if found.high < SLACK else "inconclusive"
-
-
 def _order(result: Results, which: str = "gradients") -> float:
     rows = evidence.layers(result, "conv")
     return evidence.depth_correlation(result, evidence.shape(result, "half_drop", which), rows)
 
 
 def _early_first(runs: Runs, free: Runs) -> Claim:
-    return claim(
+    return decided(
         "B1",
         "gradient norms of early layers drop earlier than those of later layers",
+        SOURCE,
         "Spearman's correlation, over the convolutions of the main path, of depth with the step at "
         "which the smoothed (.92) log norm is half-way from its start to the lowest twentieth of "
         "the first half of training. Reproduced if the 95% interval lies above 0, refuted if below "
@@ -77,7 +75,7 @@ def _early_first(runs: Runs, free: Runs) -> Claim:
         "0 for depths in random order; "
         f"of ‖g‖‖w‖ {told([_order(r, 'angular') for r in runs.values()])}; "
         f"without weight decay {told([_order(r) for r in free.values()])}",
-        _above_none,
+        partial(positive, slack=SLACK),
         lambda found: f"The rank correlation of depth with the time of the drop is {found}.",
     )
 
@@ -89,9 +87,10 @@ def _early_slower(runs: Runs) -> Claim:
         early.append(a)
         late.append(b)
     ratios = [evidence.speed_ratio(r) for r in runs.values()]
-    return claim(
+    return decided(
         "B2",
         "after the first drop the gradient norms of early layers move more slowly",
+        SOURCE,
         "Root mean square change of log₂ norm between successive twentieths of the training after "
         "the first drop, its noise subtracted: mean of the last third of the convolutions of the "
         "main path less that of the first third. Reproduced if the 95% interval lies above 0, "
@@ -147,10 +146,11 @@ def _rise(runs: Runs, free: Runs) -> Claim:
             + [x.low > 0 for x in explained],
         )
 
-    return claim(
+    return decided(
         "B3",
         "BatchNorm and downsample gradients rise after a steep initial drop; the rise is gone for "
         "‖g‖‖w‖ and without weight decay",
+        SOURCE,
         "log2 of norms in twentieths of the training. Drop: start over the lowest twentieth of the "
         "first half. Rise: the highest twentieth after it. Means over batch norms (weight and bias "
         "together) and over downsampling layers. Reproduced if, by the 95% intervals, both kinds "
@@ -196,9 +196,10 @@ def _double_descent(runs: Runs, free: Runs) -> Claim:
             [found.low > RISE, order.low > 0], [found.high < RISE, order.high < SLACK]
         )
 
-    return claim(
+    return decided(
         "B4",
         "norms follow a double descent, more marked in later layers",
+        SOURCE,
         "The smaller of the rise after the first drop and the fall after that, in log2 of norms in "
         "twentieths of the training, mean over the convolutions of the main path; and Spearman's "
         "correlation of it with depth. Reproduced if the 95% intervals lie above log2 1.25 and "
@@ -227,9 +228,10 @@ def _noise(runs: Runs) -> Claim:
             [found.low > SLACK, wide.low > SPREAD], [found.high < SLACK, wide.high < SPREAD]
         )
 
-    return claim(
+    return decided(
         "B5",
         "the noise of the norm depends on the layer",
+        SOURCE,
         "Standard deviation of log2 norms between successive steps (by the median, over √2, after "
         "the first twentieth) of the convolutions of the main path: Spearman's correlation of each "
         "seed's profile with the mean of the other seeds', and log2 of the largest over the "
@@ -256,9 +258,10 @@ def _final_layer(runs: Runs) -> Claim:
 
     falls = [evidence.mean(r, "drop", evidence.layers(r, "fc")) for r in runs.values()]
     low, high = REVERSAL
-    return claim(
+    return decided(
         "B6",
         "the gradient norm of the final layer falls monotonically",
+        SOURCE,
         "Largest rise of log2 norm between two twentieths of the training, later over earlier, as "
         f"a share of the whole fall. Reproduced if the 95% interval lies below {low:g}, refuted if "
         f"above {high:g}.",
@@ -286,9 +289,10 @@ def _smoothing(runs: Runs) -> Claim:
 
     written, meant = ([share(s, r) for r in runs.values()] for s in ("0.08", "0.92"))
     orders = {s: told([order(s, r) for r in runs.values()]) for s in ("0", "0.08", "0.92")}
-    return claim(
+    return decided(
         "B7",
         "what does the smoothing of the source (.08) show, against .92 and raw norms",
+        SOURCE,
         "Scatter of the smoothed log norm around a running mean over a twentieth of the training, "
         "as a share of the raw norm's, mean over the convolutions of the main path, at .08. "
         "Beside: the same at .92, and the statistic of B1 at each smoothing.",

@@ -118,6 +118,9 @@ class Results:
     detail: Detail | None = None
 
 
+Runs = dict[int, Results]  # of one setting, by seed
+
+
 def setting(config: Config) -> str:
     """The setting of a run without its seed."""
     parts = [

@@ -85,16 +85,6 @@ def log_spread(values: np.ndarray) -> float:
     return float(np.log2(values.max() / values.min()))
 
 
-def by_seed(results: Sequence[Results], base: Config) -> dict[int, Results]:
-    """Runs of a setting, by seed."""
-    fields = [f for f in vars(base) if f != "seed"]
-    return {
-        r.config.seed: r
-        for r in results
-        if all(getattr(r.config, f) == getattr(base, f) for f in fields)
-    }
-
-
 def long_enough(config: Config) -> bool:
     """Whether a training lasts the time scales of weight decay that its norms need."""
     return config.n_steps >= TIME_SCALES * config.time_scale

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from phasescope.experiments.deciding import answered, decided, told
 from phasescope.experiments.evidence import OverSeeds
-from phasescope.experiments.resnet_gradients import evidence
 from phasescope.experiments.resnet_gradients.config import (
     CONSTANT,
     COSINE,
@@ -16,10 +16,12 @@ from phasescope.experiments.resnet_gradients.config import (
     LINEAR,
     SETTLED,
     SHORT,
+    SOURCE,
     STITCHED,
     Results,
+    Runs,
 )
-from phasescope.experiments.resnet_gradients.verdicts import Runs, answered, claim, told
+from phasescope.experiments.settings import by_seed
 from phasescope.report import Claim
 
 MIDDLE = 2  # the stage after which networks are joined, for the number of B18
@@ -27,14 +29,14 @@ MIDDLE = 2  # the stage after which networks are joined, for the number of B18
 
 def freezing_claim(results: Sequence[Results]) -> Claim:
     """B17: what freezing in sequence, and stopping, cost and save."""
-    base = evidence.by_seed(results, COSINE)
+    base = by_seed(results, COSINE)
     kinds = {
-        "FreezeOut linear": evidence.by_seed(results, LINEAR),
-        "FreezeOut cubic": evidence.by_seed(results, CUBIC),
-        "frozen when settled": evidence.by_seed(results, SETTLED),
+        "FreezeOut linear": by_seed(results, LINEAR),
+        "FreezeOut cubic": by_seed(results, CUBIC),
+        "frozen when settled": by_seed(results, SETTLED),
     }
-    short = evidence.by_seed(results, SHORT)
-    constant = evidence.by_seed(results, CONSTANT)
+    short = by_seed(results, SHORT)
+    constant = by_seed(results, CONSTANT)
     parts = [
         f"{name}: accuracy {told(_differences(runs, base))}, computation saved "
         f"{told([r.numbers['stages']['saved'] for r in runs.values()])}, processor time saved "
@@ -45,10 +47,11 @@ def freezing_claim(results: Sequence[Results]) -> Claim:
     lost = [_at_stop(r) - r.numbers["curves"]["test_accuracy"][-1] for r in stops.values()]
     saved = [1 - r.numbers["stages"]["stop"] / r.config.n_steps for r in stops.values()]
     share = 1 - SHORT.n_epochs / COSINE.n_epochs
-    return claim(
+    return decided(
         "B17",
         "freezing layers in sequence: accuracy and time saved, schedules against a rule driven by "
         "the statistics; stopping early by the same rule",
+        SOURCE,
         "Final accuracy on all test images, paired by seed, less that of the same training without "
         "freezing, when a stage and all before it are frozen once settled: the logarithm of its "
         "movement per window (a forty-eighth of the training), relative to its norm and to the sum "
@@ -95,7 +98,7 @@ def _at_stop(result: Results) -> float:
 
 def stitching_claim(results: Sequence[Results]) -> Claim:
     """B18: fronts of networks before backs of others."""
-    runs = evidence.by_seed(results, STITCHED)
+    runs = by_seed(results, STITCHED)
 
     def at(name: str, stage: int) -> list[float]:
         return [
@@ -119,9 +122,10 @@ def stitching_claim(results: Sequence[Results]) -> Claim:
             f"untrained {row('untrained')}."
         )
 
-    return claim(
+    return decided(
         "B18",
         "can layers of separately trained small networks be concatenated?",
+        SOURCE,
         "Two networks of four blocks, trained from different seeds with different batches. The "
         "front of the first and the back of the second are joined by a 1 x 1 convolution, found by "
         "least squares and trained for two epochs with both fixed. Accuracy on all test images "

@@ -127,6 +127,11 @@ def _half_batches(recorded: ps.Run, config: Config, layers: Sequence[Layer]) -> 
     generator = torch.Generator().manual_seed(20_000 + config.seed)
     noises, squares, cosines = [], [], []
     parameters = dict(model.named_parameters())
+    components = {
+        x.name: ps.Component(x.name, sorted(table.interval(name) for name in x.parameters))
+        for x in layers
+    }
+    columns = [component.columns for component in components.values()]
     for row in rows:
         vector = torch.from_numpy(np.asarray(kept[row : row + 1]))[0]
         with torch.no_grad():
@@ -137,22 +142,15 @@ def _half_batches(recorded: ps.Run, config: Config, layers: Sequence[Layer]) -> 
         for part in chosen.chunk(2):
             loss = functional.cross_entropy(model(x[part]), y[part])
             halves.append(torch.autograd.grad(loss, list(parameters.values())))
-        named = [dict(zip(parameters, g, strict=True)) for g in halves]
-        a, b = ([_joined(g, layer) for layer in layers] for g in named)
-        w = [_joined(parameters, layer) for layer in layers]
-        whole = [(p + q) / 2 for p, q in zip(a, b, strict=True)]
-        noises.append([float((p - q).square().sum() / 4) for p, q in zip(a, b, strict=True)])
-        squares.append([float(g.square().sum()) for g in whole])
-        cosines.append(
-            [float(functional.cosine_similarity(g, v, 0)) for g, v in zip(whole, w, strict=True)]
-        )
+        a, b = (table.flatten(dict(zip(parameters, g, strict=True)))[None] for g in halves)
+        found = ps.half_batch_noise(a, b, components=components)
+        noises.append(found.noise[:, 0].tolist())
+        squares.append((found.signal + found.noise)[:, 0].tolist())
+        whole, w = ((a.double() + b.double()) / 2)[0], vector.double()
+        cosines.append([float(functional.cosine_similarity(whole[c], w[c], 0)) for c in columns])
     return {
         "steps": np.asarray(kept.steps)[rows].tolist(),
         "noise": np.array(noises).T.tolist(),
         "squared_norm": np.array(squares).T.tolist(),
         "cosine": np.array(cosines).T.tolist(),
     }
-
-
-def _joined(tensors: Any, layer: Layer) -> Tensor:
-    return torch.cat([tensors[name].detach().double().flatten() for name in layer.parameters])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -13,6 +12,7 @@ from phasescope.experiments.resnet_gradients.config import Config
 from phasescope.experiments.resnet_gradients.training import images, network
 from phasescope.interventions import match_channels, train_stitch
 from phasescope.models import ResNet
+from phasescope.training import accuracy
 
 OTHER = 1000  # added to the seed of the second network
 UNTRAINED = 2000  # likewise of the network that is not trained
@@ -38,7 +38,7 @@ def stitched(config: Config, first: ResNet, second: ResNet) -> dict[str, Any]:
     fronts = {"other": first.eval(), "same": second.eval(), "untrained": untrained}
     stages = range(1, second.n_stages)
     found: dict[str, Any] = {"stages": list(stages)}
-    found["alone"] = _accuracy(second, test_x, test_y)
+    found["alone"] = accuracy(second, test_x, test_y, batch_size=250)
     for name, front in fronts.items():
         found[name] = [
             _joined(front, second, stage, (x, y), (test_x, test_y), config.seed) for stage in stages
@@ -66,12 +66,6 @@ def _joined(
 def _through(model: ResNet, x: Tensor, stage: int) -> Tensor:
     with torch.no_grad():
         return torch.cat([model.front(part, stage) for part in x.split(250)])
-
-
-def _accuracy(model: ResNet, x: Tensor, y: Tensor) -> float:
-    with torch.no_grad():
-        logits: Sequence[Tensor] = [model(part) for part in x.split(250)]
-    return float((torch.cat(list(logits)).argmax(1) == y).double().mean())
 
 
 def _with_statistics(model: ResNet, x: Tensor, config: Config) -> ResNet:

@@ -1,4 +1,4 @@
-"""A claim of this experiment from its values over seeds, and the rules that several share."""
+"""Claims from one number per seed, and the rules that several share."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ import math
 from collections.abc import Callable, Sequence
 
 from phasescope.experiments.evidence import OverSeeds, undecided, with_enough_seeds
+from phasescope.experiments.rules import verdict_of
 from phasescope.report import Claim, Verdict
-
-SLACK = 0.1  # log2: within 7 %
 
 
 def decided(
@@ -64,14 +63,12 @@ def answered(found: OverSeeds) -> Verdict:
     return "answered"
 
 
-def positive(found: OverSeeds) -> Verdict:
-    """Reproduced if the interval lies above 0, refuted if below `SLACK`."""
-    if found.low > 0:
-        return "reproduced"
-    return "refuted" if found.high < SLACK else "inconclusive"
+def positive(found: OverSeeds, slack: float) -> Verdict:
+    """Reproduced if the interval lies above 0, refuted if below what counts as nothing."""
+    return verdict_of([found.low > 0], [found.high < slack])
 
 
-def mean_of(values: Sequence[float]) -> str:
+def told(values: Sequence[float]) -> str:
     """Mean and interval of the finite values, in words."""
     known = [v for v in values if math.isfinite(v)]
     return str(OverSeeds(known)) if known else "not run"
