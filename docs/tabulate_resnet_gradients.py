@@ -12,12 +12,13 @@ import pages
 from phasescope.experiments import resnet_gradients as experiment
 from phasescope.experiments.evidence import OverSeeds
 from phasescope.experiments.resnet_gradients import evidence
-from phasescope.experiments.resnet_gradients.config import Results
-from phasescope.experiments.settings import grouped
+from phasescope.experiments.resnet_gradients.config import FREEZING, NORMS, STITCHED, Results
+from phasescope.experiments.settings import by_seed
 
 RESULTS = pages.results_file("resnet_gradients")
 MARKS = ("<!-- results -->", "<!-- end of results -->")
 KINDS = ("conv", "bn", "downsample conv", "downsample bn", "fc")
+FRONTS = {"front of another": "other", "own front": "same", "untrained front": "untrained"}
 COLUMNS = {"drop": "drop", "rise": "rise", "double_descent": "double descent", "noise": "noise"}
 
 
@@ -32,11 +33,60 @@ def shown(file: Path = RESULTS) -> Iterator[str]:
 
 
 def tables(stored: dict[str, Any]) -> Iterator[str]:
-    """A table for each setting that recorded its norms."""
+    """Shapes of the norms, what freezing costs and saves, and accuracies of joined networks."""
     runs = pages.runs_of(experiment, stored)
-    for name, group in grouped(runs, lambda r: experiment.setting(r.config)).items():
-        if all("gradients" in r.numbers for r in group):
-            yield from _table(name, group)
+    for base in NORMS:
+        if group := list(by_seed(runs, base).values()):
+            yield from _table(experiment.setting(base), group)
+    yield from _frozen(runs)
+    yield from _joined(runs)
+
+
+def _frozen(runs: Sequence[Results]) -> Iterator[str]:
+    groups = {name: list(by_seed(runs, base).values()) for name, base in FREEZING.items()}
+    groups = {name: group for name, group in groups.items() if group}
+    if not groups:
+        return
+    yield (
+        "**Stages frozen in sequence**, "
+        f"{', '.join(str(len(group)) for group in groups.values())} seeds: accuracy on all test "
+        "images, share of the multiplications that frozen stages save, processor time of the "
+        "training."
+    )
+    rows = [
+        [
+            name,
+            str(group[0].config.n_epochs),
+            str(OverSeeds([r.numbers["final_accuracy"] for r in group])),
+            str(OverSeeds([r.numbers["stages"]["saved"] for r in group])),
+            _seconds(group),
+        ]
+        for name, group in groups.items()
+    ]
+    yield pages.markdown(
+        ["training", "epochs", "test accuracy", "computation saved", "processor time (s)"], rows
+    )
+
+
+def _seconds(runs: Sequence[Results]) -> str:
+    known = [s for r in runs if (s := r.numbers["stages"]["cpu_seconds"])]
+    return str(OverSeeds(known)) if known else "–"
+
+
+def _joined(runs: Sequence[Results]) -> Iterator[str]:
+    group = list(by_seed(runs, STITCHED).values())
+    if not group:
+        return
+    found = [r.numbers["stitched"] for r in group]
+    yield (
+        f"**Joined networks**, {len(group)} seeds: test accuracy after each stage; the second "
+        f"network alone has {OverSeeds([f['alone'] for f in found])}."
+    )
+    rows = [
+        [str(stage), *(str(OverSeeds([f[key][i] for f in found])) for key in FRONTS.values())]
+        for i, stage in enumerate(found[0]["stages"])
+    ]
+    yield pages.markdown(["joined after stage", *FRONTS], rows)
 
 
 def _table(name: str, runs: Sequence[Results]) -> Iterator[str]:

@@ -237,7 +237,7 @@ def planted(config: Config, seed: int, **effects: float) -> Results:
     numbers = {
         "stages": {"saved": 0.0, "cpu_seconds": 10.0, "stop": 300, "frozen_at": []},
         "final_accuracy": 0.45,
-        "curves": {"test_accuracy": [0.1] * 6 + [0.4] * 7},
+        "curves": {"train_loss": [0.5], "test_accuracy": [0.1] * 6 + [0.4] * 7},
         "layers": [layer.name for layer in layers],
         "kinds": kinds.tolist(),
         "depths": [layer.depth for layer in layers],
@@ -331,6 +331,42 @@ def test_stitching_is_answered_with_its_controls():
     assert found.value == pytest.approx(-0.045)
     assert "0.155" in found.sentence
     assert "untrained front 0.4" in found.null
+
+
+def one_file() -> list[Results]:
+    """Two made-up runs of every setting of the preset `all`."""
+    found = []
+    for config in experiment.PRESETS["all"]:
+        for seed in range(2):
+            result = with_stages(config, seed, 0.4, 0.2 * (config.freezing != "none"))
+            if config.freezing != "none":
+                for name in ("gradients", "angular", "smoothing"):
+                    del result.numbers[name]
+            if config.stitched:
+                fronts = {"other": [0.48], "same": [0.5], "untrained": [0.3]}
+                result.numbers["stitched"] = {"stages": [1], "alone": 0.5}
+                result.numbers["stitched"] |= {name: 3 * v for name, v in fronts.items()}
+                result.numbers["stitched"]["stages"] = [1, 2, 3]
+            found.append(result)
+    return found
+
+
+def test_one_file_holds_the_runs_of_all_claims():
+    runs = one_file()
+    claims = {c.id: c for c in experiment.claims(runs)}
+    assert list(claims) == list(experiment.CLAIM_IDS)
+    assert {c.n_seeds for c in claims.values()} == {2}
+    drawn = experiment.figures(runs)
+    unfrozen = [c for c in experiment.PRESETS["all"] if c.freezing == "none"]
+    assert sum(name.startswith("rise by kind") for name in drawn) == len(unfrozen)
+    assert {"freezing", "joined networks"} <= set(drawn)
+    for figure in drawn.values():
+        check_house_rules(figure)
+    saved = next(t for t in drawn["freezing"].data if t.name.startswith("share"))
+    assert sorted({round(float(x), 6) for x in saved.x}) == [0, round(1 / 6, 6), 0.2]
+    assert set(experiment.figures(runs[:4])) == {
+        f"rise by kind: {experiment.setting(c)}" for c in (DEFAULT, NO_DECAY)
+    }
 
 
 def test_few_seeds_and_missing_controls_decide_nothing():

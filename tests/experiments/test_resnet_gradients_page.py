@@ -5,6 +5,8 @@ from pathlib import Path
 
 import tabulate_resnet_gradients as script
 
+from experiments.test_resnet_gradients import one_file
+from phasescope.experiments import resnet_gradients as experiment
 from phasescope.experiments.resnet_gradients.config import CLAIM_IDS, DEFAULT, NO_DECAY, Config
 
 ROOT = Path(__file__).parents[2]
@@ -31,3 +33,12 @@ def test_stored_runs_have_the_fields_of_today():
     if file.exists():
         for run in json.loads(file.read_text(encoding="utf-8"))["settings"]["runs"]:
             assert set(run["config"]) == set(vars(Config()))
+
+
+def test_a_file_with_every_preset_has_a_table_for_each_kind_of_run():
+    stored = {"settings": {"runs": experiment.for_storage(one_file())}}
+    text = "\n".join(script.tables(stored))
+    assert text.count("| kind | drop |") == 2
+    assert "| frozen when settled | 12 | 0.405" in text
+    assert "| all stages, shorter | 10 |" in text
+    assert "| 2 | 0.48 [0.48, 0.48] | 0.5 [0.5, 0.5] | 0.3 [0.3, 0.3] |" in text

@@ -72,6 +72,14 @@ SHORT = replace(COSINE, n_epochs=10)  # as much computation as FreezeOut leaves,
 LINEAR = replace(COSINE, freezing="linear", freeze_first=0.5)
 CUBIC = replace(COSINE, freezing="cubic")
 SETTLED = replace(COSINE, freezing="settled")
+FREEZING = {
+    "constant rate": CONSTANT,
+    "all stages": COSINE,
+    "all stages, shorter": SHORT,
+    "FreezeOut linear": LINEAR,
+    "FreezeOut cubic": CUBIC,
+    "frozen when settled": SETTLED,
+}
 STITCHED = replace(COSINE, n_blocks=(1, 1, 1, 1), n_epochs=8, stitched=True)
 SMOKE = Config(width=2, n_train=32, n_test=16, batch_size=8, n_epochs=12, raw_steps=20)
 PAPER = Config(
@@ -85,11 +93,14 @@ PAPER = Config(
     weight_decay=5e-4,
     norms_every=20,
 )
+NORMS = (DEFAULT, NO_DECAY)
+STAGES = tuple(FREEZING.values())
 PRESETS: dict[str, tuple[Config, ...]] = {
     "smoke": (SMOKE,),
-    "default": (DEFAULT, NO_DECAY),
-    "freezing": (CONSTANT, COSINE, SHORT, LINEAR, CUBIC, SETTLED),
+    "default": NORMS,
+    "freezing": STAGES,
     "stitching": (STITCHED,),
+    "all": (*NORMS, *STAGES, STITCHED),  # what the claims are decided by
     "paper": (PAPER, replace(PAPER, weight_decay=0.0)),
 }
 TIME_SCALES = 3  # that a training must last for its norms to be judged

@@ -1,4 +1,4 @@
-"""Figures of norms over training by kind and depth, and of their shapes over seeds."""
+"""Figures of norms over training and of their shapes over seeds, of freezing and of joining."""
 
 from __future__ import annotations
 
@@ -9,8 +9,14 @@ import numpy as np
 
 import phasescope as ps
 from phasescope.experiments.resnet_gradients import evidence
-from phasescope.experiments.resnet_gradients.config import Results, setting
-from phasescope.experiments.settings import grouped
+from phasescope.experiments.resnet_gradients.config import (
+    COSINE,
+    FREEZING,
+    STITCHED,
+    Results,
+    setting,
+)
+from phasescope.experiments.settings import by_seed, grouped
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -25,9 +31,12 @@ KINDS = {
 
 
 def figures(results: Sequence[Results]) -> dict[str, Figure]:
-    """Norms of one seed at each smoothing and shapes of all seeds, for every setting."""
+    """Norms of one seed at each smoothing and shapes of all seeds; what freezing and joining cost.
+
+    Networks whose stages are frozen have no norms from some step on, so none are drawn.
+    """
     found: dict[str, Any] = {}
-    for name, runs in grouped(results, lambda r: setting(r.config)).items():
+    for name, runs in grouped(_with_norms(results), lambda r: setting(r.config)).items():
         drawn = next((r for r in runs if r.detail is not None), None)
         if drawn is not None and drawn.detail is not None:
             for smoothing in SHOWN:
@@ -35,7 +44,14 @@ def figures(results: Sequence[Results]) -> dict[str, Figure]:
                 found[f"norms, {label}: {name}"] = _norms(drawn, smoothing)
         if len(runs) > 1:
             found[f"rise by kind: {name}"] = _rises(runs, name)
+    for name, drawn in (("freezing", _freezing(results)), ("joined networks", _joined(results))):
+        if drawn is not None:
+            found[name] = drawn
     return found
+
+
+def _with_norms(results: Sequence[Results]) -> list[Results]:
+    return [r for r in results if "gradients" in r.numbers]
 
 
 def _norms(result: Results, smoothing: float) -> Figure:
@@ -91,4 +107,65 @@ def _rises(runs: Sequence[Results], name: str) -> Figure:
         misleads="Highest and lowest of noisy means lie apart even where nothing happens: by "
         "about .1 here.",
         line=0.0,
+    )
+
+
+def _freezing(results: Sequence[Results]) -> Figure | None:
+    """Accuracies and savings of the trainings that B17 compares; None if nothing was frozen."""
+    groups = {}
+    for name, base in FREEZING.items():
+        runs = by_seed(results, base).values()
+        if runs:
+            groups[name] = {
+                "test accuracy": [r.numbers["final_accuracy"] for r in runs],
+                "share of the computation saved": [_saved(r) for r in runs],
+            }
+    if not any(name in groups for name, base in FREEZING.items() if base.freezing != "none"):
+        return None
+    return ps.figures.seed_strips(
+        groups,
+        x_title="share",
+        title="Stages frozen in sequence: accuracy and computation saved",
+        seen="Rows are trainings on the same images.",
+        computed="Accuracy of the trained network on all test images. Computation counts the "
+        "multiplications of convolutions and the final layer, backward twice forward; against "
+        f"{COSINE.n_epochs} epochs of all stages.",
+        misleads="Multiplications are not time: batch norms and moving data cost time too.",
+    )
+
+
+def _saved(result: Results) -> float:
+    """Share of the multiplications of `COSINE` that a training saves, shorter ones included."""
+    used = (1 - result.numbers["stages"]["saved"]) * result.config.n_epochs
+    return 1 - used / COSINE.n_epochs
+
+
+def _joined(results: Sequence[Results]) -> Figure | None:
+    """Accuracies of joined networks by stage; None if none were joined."""
+    runs = [r for r in by_seed(results, STITCHED).values() if "stitched" in r.numbers]
+    if not runs:
+        return None
+    fronts = {
+        "front of another network": "other",
+        "own front": "same",
+        "untrained front": "untrained",
+    }
+    groups: dict[str, dict[str, list[float]]] = {
+        f"after stage {stage}": {
+            label: [r.numbers["stitched"][key][i] for r in runs] for label, key in fronts.items()
+        }
+        for i, stage in enumerate(runs[0].numbers["stitched"]["stages"])
+    }
+    groups["second network alone"] = {
+        "front of another network": [],
+        "own front": [r.numbers["stitched"]["alone"] for r in runs],
+    }
+    return ps.figures.seed_strips(
+        groups,
+        x_title="test accuracy",
+        title="Front of one network before the back of another",
+        seen="Rows are the stages after which networks are joined.",
+        computed="Both parts fixed, with a 1 x 1 convolution between them that is found by least "
+        "squares and trained for two epochs. All test images.",
+        misleads="The convolution between them learns too: an untrained front shows how much.",
     )
