@@ -2,7 +2,7 @@
 # it makes .venv, installs what it needs and does its job; later calls start at once.
 #
 #   make                       install the package with all tools for development
-#   make test                  tests and doctests          (one file: make test ARGS=tests/test_layers.py)
+#   make test                  tests and doctests, on all cores    (one file: make test ARGS=tests/test_layers.py)
 #   make demo                  train, record, analyse, report          (make demo ARGS=--help)
 #   make check                 all that CI checks: format, lint, types, import layers, tests, docs
 #   make format docs bench clean
@@ -34,7 +34,7 @@ OTHER_TORCH := $(shell test "$(TORCH)" = "`cat $(VENV)/torch-installed 2>/dev/nu
 install: $(VENV)/ready-dev
 
 test: $(VENV)/ready-dev
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest $(or $(ARGS),-n logical --dist worksteal)
 
 demo: $(VENV)/ready
 	$(BIN)/phasescope demo $(ARGS)

@@ -11,6 +11,10 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Tests run side by side on all cores: PyTorch, which is imported after this, takes one in each.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 settings.register_profile("local", deadline=None, max_examples=25)
 # The same examples every time, so that a red run of CI can be repeated.
 settings.register_profile("ci", deadline=None, max_examples=25, derandomize=True)

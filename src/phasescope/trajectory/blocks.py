@@ -94,9 +94,11 @@ class Row:
         """The row of one array, cut into its pieces."""
         return self._block.pieces(name, self._index)
 
-    def write(self, name: str, values: Tensor) -> None:
+    def write(self, name: str, values: Tensor | list[float]) -> None:
         """Set the row of one array that is not cut."""
-        if values.is_cpu and values.dtype is torch.float32:
+        if isinstance(values, list):
+            self._block.arrays[name][self._index] = values
+        elif values.is_cpu and values.dtype is torch.float32:
             # By NumPy: it has less to look up.
             self._block.arrays[name][self._index] = values.numpy()
         else:

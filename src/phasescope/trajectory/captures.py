@@ -20,7 +20,7 @@ from phasescope.trajectory.warn import warn
 
 Channels = Mapping[str, tuple[Channel, Callable[[int], bool]]]
 # A few numbers about one tensor per parameter: norms, norms of components, a sketch.
-Summary = Callable[[list[Tensor]], Tensor]
+Summary = Callable[[list[Tensor]], Tensor | list[float]]
 
 
 class Captures:
@@ -174,17 +174,18 @@ class Captures:
             )
 
     def _wanted(self, name: str) -> bool:
-        targets = self._targets.get(name)
-        return targets is not None and any(group in self._rows for group, _ in targets)
+        return any(group in self._rows for group, _ in self._targets.get(name, ()))
 
     def _save(self, name: str, read: Callable[[], list[Tensor]]) -> None:
         """Read once, into the group of this name and into the summaries of this name, if due."""
-        if not self._wanted(name):
-            return
-        tensors = read()
-        for group, summary in self._targets[name]:
+        tensors = None
+        for group, summary in self._targets.get(name, ()):
             row = self._rows.get(group)
-            if row is not None and summary is None:
+            if row is None:
+                continue
+            if tensors is None:
+                tensors = read()
+            if summary is None:
                 self._flat.fill(row.pieces("values"), tensors)
-            elif row is not None and summary is not None:
+            else:
                 row.write(name, summary(tensors))

@@ -1,5 +1,6 @@
 """What a run ran on: versions, hardware and the commit of the code."""
 
+import functools
 import importlib.metadata
 import os
 import platform
@@ -44,6 +45,7 @@ def describe_environment() -> dict[str, str | int | bool | None]:
     }
 
 
+@functools.cache
 def _version(distribution: str) -> str | None:
     # Not `module.__version__`: importing zarr to ask for its version costs half a second.
     try:
@@ -58,6 +60,7 @@ def _cpu_cores() -> int | None:
     return os.cpu_count()
 
 
+@functools.cache
 def _processor_name() -> str | None:
     if sys.platform == "darwin":
         return _output("sysctl", "-n", "machdep.cpu.brand_string") or None
@@ -72,11 +75,13 @@ def _processor_name() -> str | None:
 
 
 def _git_state() -> tuple[str | None, bool | None]:
-    commit = _output("git", "rev-parse", "--verify", "HEAD")
-    if not commit:
+    # One call tells both: each starts a process.
+    status = _output("git", "status", "--porcelain=v2", "--branch", "--untracked-files=no")
+    lines = [] if status is None else status.splitlines()
+    commits = [line.split()[-1] for line in lines if line.startswith("# branch.oid ")]
+    if not commits or commits[0] == "(initial)":
         return None, None
-    status = _output("git", "status", "--porcelain", "--untracked-files=no")
-    return commit, None if status is None else status != ""
+    return commits[0], any(not line.startswith("#") for line in lines)
 
 
 def _output(*command: str) -> str | None:

@@ -6,7 +6,6 @@ Axis letters: p parameters of the flat vector, n tensors.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -62,9 +61,14 @@ class FlatParameters:
         """
         owned = self._owned_by(optimizer)
         if scale is None and not self._spread and len(owned) >= len(self.tensors):
-            usual = [p.grad for p in self.tensors]
-            if all(g is not None and g.layout is torch.strided for g in usual):
-                return [g.detach() if g.requires_grad else g for g in cast("list[Tensor]", usual)]
+            usual = []
+            for parameter in self.tensors:
+                gradient = parameter.grad
+                if gradient is None or gradient.layout is not torch.strided:
+                    break
+                usual.append(gradient.detach() if gradient.requires_grad else gradient)
+            else:
+                return usual
         found = []
         for name, parameter in zip(self.names, self.tensors, strict=True):
             gradient = parameter.grad if id(parameter) in owned else None
