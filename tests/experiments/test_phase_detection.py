@@ -8,9 +8,11 @@ import pytest
 import torch
 
 from figures.captions import check_house_rules
+from phasescope.analysis.grokking import fourier_basis
 from phasescope.datasets import KnownEvent, KnownRun
 from phasescope.experiments import phase_detection as experiment
 from phasescope.experiments.phase_detection import rates as rate
+from phasescope.experiments.phase_detection.bias_phase import bias_phase_system
 from phasescope.experiments.phase_detection.claims import best_pair, by_system
 from phasescope.experiments.phase_detection.config import (
     GROKKING,
@@ -22,10 +24,17 @@ from phasescope.experiments.phase_detection.config import (
     Config,
     Results,
 )
-from phasescope.experiments.phase_detection.modular import frequency_powers, quadratic_system
+from phasescope.experiments.phase_detection.modular import one_frequency, quadratic_system
 from phasescope.experiments.phase_detection.regression import Kicked, regression_system
 from phasescope.experiments.phase_detection.scoring import located, scored
-from phasescope.experiments.phase_detection.system import Progress, System, record, rise
+from phasescope.experiments.phase_detection.slingshots import Turning, slingshots_system
+from phasescope.experiments.phase_detection.system import (
+    Progress,
+    System,
+    bursts,
+    record,
+    rise,
+)
 from phasescope.training import EnsembleAdam, EnsembleSGD, ensemble_gradients
 
 
@@ -101,13 +110,68 @@ def test_a_rise_is_dated_by_its_shares_and_must_last():
     assert rise(steps, touched, 0.5) == found
 
 
-def test_powers_of_frequencies_are_those_of_the_public_measure():
-    from phasescope.analysis.grokking import fourier_basis, frequency_power
+def test_bursts_are_dated_by_their_sums_once_the_beginning_is_over():
+    steps = torch.arange(0, 800, 4)
+    values = torch.full((200,), 1e-6)
+    values[:10] = 0.1  # the beginning
+    values[60], values[70], values[72] = 0.3, 0.4, 0.3  # one burst with gaps
+    values[100:110] = 0.01
+    values[190:] = 0.01  # not over at the end
+    assert bursts(steps, values, 1e-3) == [(240, 280, 288), (400, 416, 432)]
+    assert bursts(steps, values[:50].repeat(4), 1.0) == []
+    # Without a quiet stretch it has never begun.
+    assert bursts(steps, torch.full((200,), 0.1), 1e-3) == []
 
+
+def test_a_turn_of_the_representation_is_no_matter_of_its_length():
+    turning = Turning()
+    a, b = torch.tensor([[[1.0, 0.0]], [[1.0, 1.0]]]), torch.tensor([[[0.0, 3.0]], [[2.0, 2.0]]])
+    turning.hook("blocks.0.hook_resid_post", a)
+    assert turning.turn().tolist() == [0.0, 0.0]
+    turning.hook("blocks.0.hook_resid_post", b)
+    turning.hook("blocks.0.hook_mlp_out", a)
+    torch.testing.assert_close(turning.turn(), torch.tensor([1.0, 0.0], dtype=torch.float64))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_transformer_is_watched_in_the_precision_it_trains_in(dtype):
+    system = slingshots_system("toy", [0, 1], dtype=dtype, p=5, d_model=8, d_mlp=8, n_steps=9)
+    assert {value.dtype for value in system.params.values()} == {dtype}
+    runs = record(system, [0, 1])
+    for run in runs:
+        turn = run.progress["turn of the representation since the record before"]
+        assert turn[0] == 0
+        assert bool((turn[1:] > 0).all())
+        assert run.steps.tolist() == [0, 4, 8]
+        assert "blocks.0.mlp.W_in" in run.components
+
+
+def test_only_biases_move_until_a_neuron_fires():
+    system = bias_phase_system("toy", [0, 1], n_features=6, d=3, n_neurons=4, n_steps=40)
+    (run, _) = record(system, [0, 1])
+    silent = run.progress["share of neurons with a gradient"] == 0
+    silent &= run.signals["gradient_norm"] == 0
+    assert bool(silent[:10].all())
+    for name in ("W_in", "W_out"):
+        assert bool((run.signals[f"update_norm/{name}"][:10] == 0).all())
+    # What is left of the biases' own decay: .3 times the learning rate of .01 of their length.
+    bias = (run.signals["weight_norm"][0] ** 2).item()
+    moved = run.signals["update_norm/b_in"][0].item()
+    weights = sum(v[0].square().sum() for n, v in fresh_bias_phase().params.items() if n != "b_in")
+    assert moved == pytest.approx(0.003 * (bias - weights.item()) ** 0.5, rel=1e-4)
+
+
+def fresh_bias_phase():
+    return bias_phase_system("toy", [0, 1], n_features=6, d=3, n_neurons=4, n_steps=40)
+
+
+def test_the_spectral_measure_is_one_for_a_wave_and_counts_neurons_by_their_power():
     basis = fourier_basis((7,))
-    values = torch.randn(7, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    ours = frequency_powers(basis, values.mT)
-    torch.testing.assert_close(ours.mT, frequency_power(basis, values)[1:])
+    wave = 3 * basis.rows[1] + 4 * basis.rows[2]  # a cosine and a sine of one frequency
+    both = basis.rows[1] + basis.rows[3]  # two frequencies, equally strong
+    one_seed = torch.stack([wave + 5, both])[None]  # a constant counts for nothing
+    # Powers 25 and 2, concentrations 1 and 1/2: (25 + 1) / 27.
+    torch.testing.assert_close(one_frequency(basis, one_seed).item(), 26 / 27)
 
 
 def test_a_small_grokking_system_trains_on_its_own_pairs_only():
@@ -273,6 +337,15 @@ def test_the_rules_answer_with_the_signal_that_was_planted():
     assert place.n_seeds == 10
     for figure in experiment.figures(results).values():
         check_house_rules(figure)
+
+
+def test_runs_that_were_searched_twice_count_once_and_decide_the_same():
+    results = planted_rows("weight_norm", located_by=0.9)
+    again = [Results(replace(r.config, every_signal=True), r.numbers) for r in results[:3]]
+    rows = by_system([*again, *results])
+    assert {s: len(own) for s, own in rows.items()} == N_SEEDS
+    assert experiment.claims([*again, *results]) == experiment.claims(results)
+    assert experiment.claims([*again, *results[3:]]) == experiment.claims(results)
 
 
 def test_nothing_is_decided_without_all_systems_or_on_runs_that_are_not_packaged():

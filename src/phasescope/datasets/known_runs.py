@@ -106,12 +106,14 @@ def transitions() -> KnownRuns:
 
     Made by the experiment ``phase_detection``: grokking of several tasks and networks, S-curves of
     matrix factorizations, sparse parity, features that are learned one after the other, induction
-    heads, spikes that were planted; and memorisers, one-layer transformers, power laws and learning
-    rates that drop. What happened and when was read off progress measures, never off a loss.
-    ``docs/make_transitions.py`` makes them again.
+    heads, the end of a phase in which only biases move, spikes that were planted, slingshots; and
+    memorisers, one-layer transformers, power laws and learning rates that drop. What happened and
+    when was read off progress measures, never off a loss. ``docs/make_transitions.py`` makes them
+    again.
 
-    Signals are samples at log-spaced steps (evenly spaced ones for spikes), not means, rounded to
-    3e-5 of their values and those of components to 5e-4. Everything is in the package: no network.
+    Signals are samples at log-spaced steps (evenly spaced ones for spikes and slingshots), not
+    means, rounded to 3e-5 of their values and those of components to 5e-4. Everything is in the
+    package: no network.
 
     Returns:
         The runs, and how they were made.

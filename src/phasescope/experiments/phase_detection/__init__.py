@@ -2,11 +2,12 @@
 
 The source looked for a detector of phase changes in norms of weights, gradients and updates, and
 asked for a data set of known groks. Here trainings with known events (`ps.datasets.transitions`:
-grokking, S-curves, features, sparse parity, induction heads, planted spikes) and others without any
-are searched by every detector of `phasescope.analysis` on every signal. Settles B19 and B20.
+grokking, S-curves, features, sparse parity, induction heads, the end of a bias-only phase, planted
+spikes, slingshots) and others without any are searched by every detector of `phasescope.analysis`
+on every signal. Settles B19 and B20.
 
 Differences from the source: it has no data set, no detector and no rates, so there is nothing to
-reproduce but the question. Networks are small, and five of the ten systems grok.
+reproduce but the question. Networks are small, and five of the 13 systems with events grok.
 
 Runtime: see RUNTIME.
 

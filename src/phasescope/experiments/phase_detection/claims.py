@@ -51,16 +51,21 @@ RULE_20 = (
 
 def claims(results: Sequence[Results]) -> list[Claim]:
     """Verdicts over systems; without the packaged runs of all of them nothing is decided."""
-    rows = by_system([r for r in results if r.config.packaged and not r.config.every_signal])
+    rows = by_system([r for r in results if r.config.packaged])
     return [_signal(rows), _place(rows)]
 
 
 def by_system(results: Sequence[Results]) -> dict[str, list[Row]]:
-    """Rows of every system, its batches behind one another."""
-    rows: dict[str, list[Row]] = {}
-    for result in results:
-        rows.setdefault(result.config.system, []).extend(result.numbers["runs"])
-    return rows
+    """Rows of every system, its batches behind one another.
+
+    A run that was searched twice counts once, with every signal if it was: what is decided on is in
+    both.
+    """
+    rows: dict[str, dict[int, Row]] = {}
+    for result in sorted(results, key=lambda r: r.config.every_signal):
+        own = rows.setdefault(result.config.system, {})
+        own.update({row["seed"]: row for row in result.numbers["runs"]})
+    return {system: [own[seed] for seed in sorted(own)] for system, own in rows.items()}
 
 
 def of_systems(

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import torch
+
+from phasescope.experiments.phase_detection.bias_phase import bias_phase_system
 from phasescope.experiments.phase_detection.factors import (
     factors_system,
     features_system,
@@ -15,6 +18,7 @@ from phasescope.experiments.phase_detection.factors import (
 from phasescope.experiments.phase_detection.induction import induction_system
 from phasescope.experiments.phase_detection.modular import quadratic_system, transformer_system
 from phasescope.experiments.phase_detection.regression import regression_system, spikes_system
+from phasescope.experiments.phase_detection.slingshots import slingshots_system
 from phasescope.experiments.phase_detection.system import System
 
 SOURCE = '"What\'s going on with Per-Component Weight Updates?" (LessWrong)'
@@ -38,15 +42,17 @@ WITH_EVENTS: dict[str, Maker] = {
     "features": features_system,
     "parity": parity_system,
     "induction": induction_system,
+    "bias_phase": bias_phase_system,
 }
 GROKKING = tuple(name for name in WITH_EVENTS if name.startswith("grok"))
-SPIKES: dict[str, Maker] = {"spikes": spikes_system}
+SPIKES: dict[str, Maker] = {"spikes": spikes_system, "slingshots": slingshots_system}
 WITHOUT: dict[str, Maker] = {
     "random_labels": partial(_GROK, random_labels=True, n_steps=1000),
     "memoriser": partial(quadratic_system, fraction=0.3, weight_decay=0.0, n_steps=1000),
     "memorising_transformer": partial(
         transformer_system, fraction=0.3, weight_decay=0.0, n_steps=1000
     ),
+    "no_slingshots": partial(slingshots_system, dtype=torch.float64),
     "one_layer": partial(induction_system, n_layers=1),
     "power_law": regression_system,
     "regression": partial(regression_system, d=50, spectrum=0.0, batch_size=16, n_steps=1000),

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 import phasescope as ps
-from phasescope.analysis.grokking import FourierBasis, fourier_basis
+from phasescope.analysis.grokking import FourierBasis, fourier_basis, frequency_power
 from phasescope.datasets import Task, modular_task, split_pairs
 from phasescope.experiments.phase_detection.system import (
     Params,
@@ -17,7 +17,7 @@ from phasescope.experiments.phase_detection.system import (
     tensor_squares,
 )
 from phasescope.models import PairTransformer, QuadraticMLP
-from phasescope.models.pair_forward import Shape, pair_logits
+from phasescope.models.pair_forward import Hook, Shape, pair_logits
 from phasescope.training import EnsembleAdam, ensemble_gradients
 
 N_RECORDS = 240
@@ -101,8 +101,8 @@ def quadratic_system(
         out = outputs(params)
         share = torch.stack(
             [
-                _one_frequency(basis, params["U"][..., coordinates.left]),
-                _one_frequency(basis, params["V"][..., coordinates.right]),
+                one_frequency(basis, params["U"][..., coordinates.left]),
+                one_frequency(basis, params["V"][..., coordinates.right]),
             ]
         )
         return {**table.measures(out, losses(out)), SPECTRAL: share.mean(0)}
@@ -119,6 +119,63 @@ def quadratic_system(
         (Progress(SPECTRAL, 0.3),),
         decay=learning_rate * weight_decay,
     )
+
+
+class Transformers:
+    """One-layer transformers with cross-entropy on the pairs of a table, one per seed.
+
+    Args:
+        table: The pairs and their labels.
+        seeds: Of the weights.
+        p: Operands.
+        d_model: Width of the residual stream.
+        d_mlp: Neurons.
+        dtype: Of weights and losses.
+    """
+
+    def __init__(
+        self,
+        table: Table,
+        seeds: Sequence[int],
+        p: int,
+        d_model: int,
+        d_mlp: int,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        members = [
+            PairTransformer(
+                p,
+                d_model=d_model,
+                d_mlp=d_mlp,
+                init="transformerlens",
+                generator=torch.Generator().manual_seed(seed),
+            )
+            for seed in seeds
+        ]
+        named = [dict(member.named_parameters()) for member in members]
+        stacked = {n: torch.stack([own[n].detach() for own in named]).to(dtype) for n in named[0]}
+        self.params: Params = {n: stacked[n] for n, v in named[0].items() if v.requires_grad}
+        self._frozen = {n: v for n, v in stacked.items() if n not in self.params}
+        self._shape: Shape = members[0].shape
+        self._table = table
+        rows = torch.stack([own.nonzero().flatten() for own in table.train])
+        self._train = table.pairs[rows], table.labels.gather(1, rows)
+
+    def outputs(
+        self, params: Mapping[str, Tensor], pairs: Tensor, hook: Hook | None = None
+    ) -> Tensor:
+        """Logits of every seed."""
+        return pair_logits({**params, **self._frozen}, pairs, self._shape, hook)
+
+    def train_loss(self, params: Mapping[str, Tensor], step: int) -> Tensor:
+        """Mean over the training pairs of every seed, all of them at every step."""
+        pairs, labels = self._train
+        return _cross_entropy(self.outputs(params, pairs), labels).mean(1)
+
+    def measures(self, params: Mapping[str, Tensor], hook: Hook | None = None) -> dict[str, Tensor]:
+        """Test loss and both accuracies; the hook sees all pairs of the table."""
+        out = self.outputs(params, self._table.pairs, hook)
+        return self._table.measures(out, _cross_entropy(out, self._table.labels))
 
 
 def transformer_system(
@@ -138,92 +195,51 @@ def transformer_system(
     Components are the frequencies of the embedding (the event takes place in the key frequencies of
     the final network) and the other tensors.
     """
-    task = modular_task("add", p)
-    table = Table(task, seeds, fraction)
-    members = [
-        PairTransformer(
-            p,
-            d_model=d_model,
-            d_mlp=d_mlp,
-            init="transformerlens",
-            generator=torch.Generator().manual_seed(seed),
-        )
-        for seed in seeds
-    ]
-    trained = [n for n, value in members[0].named_parameters() if value.requires_grad]
-    stacked = {
-        n: torch.stack([dict(m.named_parameters())[n].detach() for m in members])
-        for n, _ in members[0].named_parameters()
-    }
-    frozen = {n: value for n, value in stacked.items() if n not in trained}
-    params = {n: stacked[n] for n in trained}
-    shape: Shape = members[0].shape
+    table = Table(modular_task("add", p), seeds, fraction)
+    networks = Transformers(table, seeds, p, d_model, d_mlp)
     basis = fourier_basis((p,))
 
-    rows = torch.stack([own.nonzero().flatten() for own in table.train])
-    train = table.pairs[rows], table.labels.gather(1, rows)
-
-    def outputs(params: Mapping[str, Tensor], pairs: Tensor) -> Tensor:
-        return pair_logits({**params, **frozen}, pairs, shape)
-
-    def losses(out: Tensor, labels: Tensor) -> Tensor:
-        return out.logsumexp(-1) - out.gather(-1, labels[..., None]).squeeze(-1)
-
-    def train_loss(params: Mapping[str, Tensor], step: int) -> Tensor:
-        return losses(outputs(params, train[0]), train[1]).mean(1)
+    def embedding_powers(tensors: Mapping[str, Tensor]) -> Tensor:
+        """Power of every frequency but the constant in each seed's embedding."""
+        embedding = tensors["embed.W_E"][:, :p].transpose(0, 1)
+        return frequency_power(basis, embedding)[1:].sum(2).T
 
     def squares(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        embedding = tensors["embed.W_E"][:, :p].mT
-        powers = frequency_powers(basis, embedding).sum(1)
+        powers = embedding_powers(tensors)
         found = {f"frequency {k + 1}": powers[:, k] for k in range(powers.shape[1])}
         rest = {n: v for n, v in tensors.items() if n != "embed.W_E" and "b_" not in n}
         return found | tensor_squares(rest)
 
-    def embedding_powers(params: Mapping[str, Tensor]) -> Tensor:
-        return frequency_powers(basis, params["embed.W_E"][:, :p].mT).sum(1)
-
-    def keys(params: Mapping[str, Tensor]) -> Tensor:
+    def keys(params: Mapping[str, Tensor]) -> list[list[str]]:
         powers = embedding_powers(params)
-        return powers > 2 * powers.mean(1, keepdim=True)
+        chosen = powers > 2 * powers.mean(1, keepdim=True)
+        return [[f"frequency {k + 1}" for k in row.nonzero().flatten().tolist()] for row in chosen]
 
     def evaluate(params: Params) -> dict[str, Tensor]:
-        out = outputs(params, table.pairs)
         powers = embedding_powers(params)
         concentration = (powers / powers.sum(1, keepdim=True)).square().sum(1)
-        return {**table.measures(out, losses(out, table.labels)), KEYS: concentration}
+        return {**networks.measures(params), KEYS: concentration}
 
     return System(
         name,
-        params,
-        ensemble_gradients(train_loss),
+        networks.params,
+        ensemble_gradients(networks.train_loss),
         EnsembleAdam(learning_rate, betas=(0.9, 0.98), weight_decay=weight_decay, decoupled=True),
         n_steps,
         ps.log_spaced(N_RECORDS).steps(n_steps),
         squares,
         evaluate,
-        (
-            Progress(
-                KEYS,
-                0.1,
-                lambda params: [
-                    [f"frequency {k + 1}" for k in row.nonzero().flatten().tolist()]
-                    for row in keys(params)
-                ],
-            ),
-        ),
+        (Progress(KEYS, 0.1, keys),),
         decay=learning_rate * weight_decay,
     )
 
 
-def frequency_powers(basis: FourierBasis, values: Tensor) -> Tensor:
-    """Power of every frequency but the constant along the last axis, which runs over the group."""
-    squares = (values @ basis.rows.to(values).mT).square()
-    out = squares.new_zeros(*squares.shape[:-1], basis.n_frequencies + 1)
-    return out.index_add_(-1, basis.frequency, squares)[..., 1:]
+def _cross_entropy(out: Tensor, labels: Tensor) -> Tensor:
+    return out.logsumexp(-1) - out.gather(-1, labels.expand(out.shape[:-1])[..., None]).squeeze(-1)
 
 
-def _one_frequency(basis: FourierBasis, values: Tensor) -> Tensor:
+def one_frequency(basis: FourierBasis, values: Tensor) -> Tensor:
     """Mean of the inverse participation ratio over neurons, each counted with its power."""
-    powers = frequency_powers(basis, values)
-    total = powers.sum(-1).clamp(min=1e-30)
-    return (powers.square().sum(-1) / total).sum(1) / total.sum(1)
+    powers = frequency_power(basis, values.movedim(-1, 0))[1:]
+    total = powers.sum(0).clamp(min=1e-30)
+    return (powers.square().sum(0) / total).sum(1) / total.sum(1)

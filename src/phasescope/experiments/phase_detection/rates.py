@@ -1,7 +1,8 @@
 """Hits, false alarms and lead of a detector on a signal, over runs.
 
-An event is hit by an alarm that is dated between its start over SLACK and its end times SLACK, on a
-spike within SPIKE_STEPS behind it. Alarms elsewhere are stray; in runs without events all are.
+An event is hit by an alarm that is dated between its start over SLACK and its end times SLACK; a
+spike by one between the step before its start and its end, at least SPIKE_STEPS. Alarms elsewhere
+are stray; in runs without events all are.
 """
 
 from __future__ import annotations
@@ -63,7 +64,7 @@ def window(
     if around is not None:
         return (1 + middle) / around - 1, (1 + middle) * around - 1
     if spike:
-        return start - 1.0, float(start + SPIKE_STEPS)
+        return start - 1.0, float(max(end, start + SPIKE_STEPS))
     return (1 + start) / SLACK - 1, (1 + end) * SLACK - 1
 
 

@@ -19,20 +19,34 @@ Params = dict[str, Tensor]
 Squares = Callable[[Mapping[str, Tensor]], dict[str, Tensor]]
 """Squared norms of every component, one number per seed, of weights, gradients or updates."""
 
+Moments = tuple[int, int, int]
+"""Steps at which a tenth, half and nine tenths of an event have happened."""
+
 # Evaluations over which a progress measure must stay beyond a share of its rise.
 HOLD = 5
+# Evaluations below the threshold that part one burst from the next.
+BETWEEN = 25
 
 
 @dataclass(frozen=True)
 class Progress:
-    """A measure whose rise is the event, and where in the network the event takes place."""
+    """A measure that says when events happen, and where in the network they take place."""
 
     name: str
     least: float
-    """Rise below which there was no event."""
+    """What `find` takes: for `rise` the rise below which there was no event."""
     components: Callable[[Params], Sequence[Sequence[str]]] | None = None
     """Components of every seed in which it takes place, from the final weights; None if they are
     not known."""
+    find: Callable[[Tensor, Tensor, float], Sequence[Moments]] | None = None
+    """Events of one seed from steps, measure and `least`; by default its only `rise`."""
+
+    def events(self, steps: Tensor, values: Tensor) -> Sequence[Moments]:
+        """When they happened in one seed."""
+        if self.find is not None:
+            return self.find(steps, values, self.least)
+        found = rise(steps, values, self.least)
+        return [] if found is None else [found]
 
 
 @dataclass(frozen=True)
@@ -129,9 +143,9 @@ def record(
     for i, seed in enumerate(seeds):
         events = list(system.planted[i]) if system.planted else []
         for p, known in zip(system.progress, where, strict=True):
-            found = rise(steps, measures[p.name][i], p.least)
-            if found is not None:
-                events.append(KnownEvent(p.name, *found, tuple(known[i]) if known else ()))
+            places = tuple(known[i]) if known else ()
+            found = p.events(steps, measures[p.name][i])
+            events += [KnownEvent(p.name, *moments, places) for moments in found]
         signals = {name: curve[i].float().cpu() for name, curve in curves.items()}
         shown = {name: curve[i].float().cpu() for name, curve in measures.items()}
         runs.append(
@@ -140,7 +154,7 @@ def record(
     return runs
 
 
-def rise(steps: Tensor, values: Tensor, least: float) -> tuple[int, int, int] | None:
+def rise(steps: Tensor, values: Tensor, least: float) -> Moments | None:
     """Steps from which a measure has made 10, 50 and 90 % of its rise for good.
 
     The rise goes from the mean of the first to the mean of the last `HOLD` evaluations.
@@ -157,6 +171,38 @@ def rise(steps: Tensor, values: Tensor, least: float) -> tuple[int, int, int] | 
     moments = [ps.first_reached(steps, share, q, hold=HOLD) for q in (0.1, 0.5, 0.9)]
     found = [moment.step for moment in moments if moment is not None]
     return (found[0], found[1], found[2]) if len(found) == 3 else None
+
+
+def bursts(steps: Tensor, values: Tensor, least: float) -> list[Moments]:
+    """Stretches in which a measure of change per record exceeds a threshold, after it was low.
+
+    What comes before the first `BETWEEN` records below the threshold is the beginning of the
+    training and no burst; burst follows burst when as many lie between. A burst that is not over at
+    the end is none. Its shares are those of the sum of the measure.
+
+    Args:
+        steps: Of the records.
+        values: Change since the record before.
+        least: The threshold.
+    """
+    high = (values > least).tolist()
+    found: list[Moments] = []
+    low, first = 0, None  # records below in a row; the first one above of the burst, if one is on
+    settled = False
+    for i, above in enumerate(high):
+        if above:
+            first = i if settled and first is None else first
+            low = 0
+            continue
+        low += 1
+        if low == BETWEEN:
+            if first is not None:
+                share = values[first : i + 1 - BETWEEN].double().cumsum(0)
+                at = torch.searchsorted(share, share[-1] * share.new_tensor([0.1, 0.5, 0.9]))
+                start, middle, end = (int(x) for x in steps[first + at])
+                found.append((start, middle, end))
+            settled, first = True, None
+    return found
 
 
 def tensor_squares(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
