@@ -83,14 +83,35 @@ def test_updates_are_those_of_the_plain_loop():
         torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-12, msg=name)
 
 
-def test_blocks_of_the_test_set_add_up(monkeypatch: pytest.MonkeyPatch):
-    model, (train, test) = small(), examples(fraction=0.3)
-    whole = train_full_batch(model, adamw(model), train, test, 1)
+@pytest.mark.parametrize("n_seeds", [None, 2])
+def test_blocks_of_examples_add_up_to_the_same_curves_and_updates(
+    n_seeds: int | None, monkeypatch: pytest.MonkeyPatch
+):
+    train, test = examples(fraction=0.4)
+
+    def trained() -> tuple[TrainingCurves, Tensor]:
+        model = small() if n_seeds is None else PairEnsemble([small(i) for i in range(n_seeds)])
+        model = model.double()
+        curves = train_full_batch(model, adamw(model), train, test, 3)
+        return curves, torch.cat([p.detach().flatten() for p in model.parameters()])
+
+    whole, weights = trained()
     monkeypatch.setattr("phasescope.training.full_batch._BLOCK", 16)
-    model = small()
-    parts = train_full_batch(model, adamw(model), train, test, 1)
+    monkeypatch.setattr("phasescope.training.full_batch._SMALLEST_BLOCK", 7)
+    forward = PairEnsemble if n_seeds else PairTransformer
+    sizes, original = [], forward.from_tables
+
+    def counted(self: Any, tables: Any, pairs: Tensor) -> Tensor:
+        sizes.append(len(pairs))
+        return original(self, tables, pairs)
+
+    monkeypatch.setattr(forward, "from_tables", counted)
+    parts, other = trained()
+    assert max(sizes) == 16 // (n_seeds or 1)
+    assert sum(sizes) == 4 * len(TASK.labels)
+    torch.testing.assert_close(other, weights, rtol=1e-9, atol=1e-12)
     for name in METRICS:
-        torch.testing.assert_close(getattr(parts, name), getattr(whole, name), rtol=1e-6, atol=0)
+        torch.testing.assert_close(getattr(parts, name), getattr(whole, name), rtol=1e-9, atol=0)
 
 
 @pytest.mark.slow

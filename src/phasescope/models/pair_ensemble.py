@@ -9,7 +9,12 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from phasescope.models.pair_forward import pair_logits
+from phasescope.models.pair_forward import (
+    has_tables,
+    logits_from_tables,
+    pair_logits,
+    pair_tables,
+)
 from phasescope.models.pair_transformer import PairTransformer
 
 
@@ -71,6 +76,21 @@ class PairEnsemble(nn.Module):
             Logits, in nats.
         """
         return pair_logits(self.weights(), pairs, self.shape)
+
+    def tables(self) -> dict[str, Tensor] | None:
+        """What `forward` needs of the present weights alone; None if there is no such part."""
+        return pair_tables(self.weights(), self.shape) if has_tables(self.shape) else None
+
+    def from_tables(
+        self, tables: dict[str, Tensor], pairs: Int64[Tensor, "*own n 2"]
+    ) -> Float[Tensor, "seeds n outputs"]:
+        """What `forward` returns, from `tables`.
+
+        Args:
+            tables: What `tables` has returned.
+            pairs: As for `forward`.
+        """
+        return logits_from_tables(tables, pairs, self.shape)
 
     def weights(self) -> dict[str, Tensor]:
         """All weights by name, with the axis of seeds in front; views of `vector`."""

@@ -9,7 +9,7 @@ the context, h heads, e width of a head, d width of the residual stream, m neuro
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -49,7 +49,8 @@ def pair_logits(
     """Logits at the last position.
 
     Of the last layer only the last position is computed. With one layer, queries, keys and values
-    are computed once per token and not once per pair.
+    are computed once per token and not once per pair, and where "=" is read and no hook is given,
+    what the pairs share is multiplied out first; see `pair_tables`.
 
     Args:
         params: Weights by TransformerLens's names, all with the same leading axes of seeds.
@@ -60,6 +61,8 @@ def pair_logits(
     """
     visit = _visitor(hook)
     last = shape.n_layers - 1
+    if hook is None and has_tables(shape):
+        return logits_from_tables(pair_tables(params, shape), pairs, shape)
     if last == 0:
         x, z = _attend_tokens(params, pairs, shape, visit)
     else:
@@ -71,6 +74,74 @@ def pair_logits(
     x = _after_attention(params, x, z, last, shape, visit)
     logits = torch.matmul(x, params["unembed.W_U"])
     return _plus(logits, params.get("unembed.b_U"))
+
+
+def has_tables(shape: Shape) -> bool:
+    """Whether `pair_tables` exist: one layer, read off at "=", which all pairs share."""
+    return shape.n_layers == 1 and shape.n_context == 3
+
+
+def pair_tables(params: Mapping[str, Tensor], shape: Shape) -> dict[str, Tensor]:
+    """What the logits need of the weights alone, whatever the pairs.
+
+    Scores and values of every token, and products of weight matrices: before the nonlinearity and
+    after it the residual stream only adds, so the heads' outputs z enter the neurons through
+    W_O W_in and the logits through W_O W_U, and the neurons enter the logits through W_out W_U.
+
+    Args:
+        params: As for `pair_logits`.
+        shape: One of `has_tables`.
+
+    Returns:
+        ``scores{i}`` [*s, t, h] and ``values{i}`` [*s, t, he] of every token at position i,
+        ``z_pre`` [*s, he, m], ``z_logits`` [*s, he, outputs], ``post_logits`` [*s, m, outputs] and
+        the biases ``pre`` [*s, m] and ``logits`` [*s, outputs].
+    """
+    streams = [_tokens_at(params, position, shape) for position in range(3)]
+    query = _project(params, "Q", streams[-1], 0)
+    tables = {}
+    for i, x in enumerate(streams):
+        tables[f"scores{i}"] = _dot(query, _project(params, "K", x, 0), shape.n_heads)
+        tables[f"values{i}"] = _project(params, "V", x, 0)
+    W_O, W_U = params["blocks.0.attn.W_O"].flatten(-3, -2), params["unembed.W_U"]
+    W_in, W_out = params["blocks.0.mlp.W_in"], params["blocks.0.mlp.W_out"]
+    tables["z_pre"], tables["z_logits"] = W_O @ W_in, W_O @ W_U
+    # The stream that all pairs start from, and the bias of the heads.
+    x = _plus(streams[-1], params.get("blocks.0.attn.b_O"))
+    tables["pre"] = _linear(x, W_in, params["blocks.0.mlp.b_in"]).squeeze(-2)
+    x = _plus(x, params["blocks.0.mlp.b_out"])
+    post_logits = W_out @ W_U
+    if activation_function(shape.activation)[1]:
+        w, b = params["blocks.0.mlp.ln.w"], params["blocks.0.mlp.ln.b"]
+        x = x + b.unsqueeze(-2) @ W_out
+        post_logits = w.unsqueeze(-1) * post_logits
+    tables["post_logits"] = post_logits
+    tables["logits"] = _linear(x, W_U, params.get("unembed.b_U")).squeeze(-2)
+    return tables
+
+
+def logits_from_tables(
+    tables: Mapping[str, Tensor], pairs: Int64[Tensor, "*own n 2"], shape: Shape
+) -> Float[Tensor, "*s n outputs"]:
+    """The logits of `pair_logits`, from `pair_tables`.
+
+    Args:
+        tables: All of them.
+        pairs: As for `pair_logits`.
+        shape: As for `pair_tables`.
+    """
+    a, b = pairs.unbind(-1)
+    scores = [_rows(tables["scores0"], a), _rows(tables["scores1"], b), tables["scores2"]]
+    values = [_rows(tables["values0"], a), _rows(tables["values1"], b), tables["values2"]]
+    z = _mixed(_pattern(scores, shape), values, shape.n_heads).flatten(-2)
+    pre = _linear(z, tables["z_pre"], tables["pre"])
+    function, has_layer_norm = activation_function(shape.activation)
+    post = function(pre)
+    if has_layer_norm:
+        post = functional.layer_norm(post, post.shape[-1:], eps=LAYER_NORM_EPS)
+    direct = _linear(z, tables["z_logits"], tables["logits"])
+    product = torch.addmm if direct.ndim == 2 else torch.baddbmm
+    return product(direct, post, tables["post_logits"])
 
 
 Visit = Callable[[str, Tensor], Tensor]
@@ -162,16 +233,28 @@ def _attend_tokens(
             if i is not None
         ]
         x = _rows(streams[-1], b)
-    # Positions in front: a softmax over three neighbours in memory is many times slower.
-    pattern = _softmax(torch.stack(torch.broadcast_tensors(*per_pair)), shape, 0)
+    pattern = _pattern(per_pair, shape)
     pattern = visit("blocks.0.attn.hook_pattern", pattern.movedim(0, -1)).movedim(-1, 0)
+    read = [v if i is None else _rows(v, i) for v, i in zip(values, index, strict=True)]
+    return x, visit("blocks.0.attn.hook_z", _mixed(pattern, read, h))
+
+
+def _pattern(scores: Sequence[Tensor], shape: Shape) -> Float[Tensor, "c *s n h"]:
+    """Attention to every position, from the scores there, [*s, n, h] or [*s, 1, h]."""
+    # Positions in front: a softmax over three neighbours in memory is many times slower.
+    return _softmax(torch.stack(torch.broadcast_tensors(*scores)), shape, 0)
+
+
+def _mixed(
+    pattern: Float[Tensor, "c *s n h"], values: Sequence[Tensor], n_heads: int
+) -> Float[Tensor, "*s n h e"]:
+    """The heads' outputs: values, [*s, n, he] or [*s, 1, he], weighted by the attention."""
     z = None
-    for weight, value, i in zip(pattern, values, index, strict=True):
-        value = (value if i is None else _rows(value, i)).unflatten(-1, (h, -1))
-        weight = weight.unsqueeze(-1)
+    for weight, value in zip(pattern.unsqueeze(-1), values, strict=True):
+        value = value.unflatten(-1, (n_heads, -1))
         z = weight * value if z is None else torch.addcmul(z, weight, value)
     assert z is not None
-    return x, visit("blocks.0.attn.hook_z", z)
+    return z
 
 
 def _dot(q: Float[Tensor, "..."], k: Float[Tensor, "..."], n_heads: int) -> Float[Tensor, "..."]:

@@ -14,7 +14,14 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from phasescope.models.activations import activation_function
-from phasescope.models.pair_forward import Hook, Shape, pair_logits
+from phasescope.models.pair_forward import (
+    Hook,
+    Shape,
+    has_tables,
+    logits_from_tables,
+    pair_logits,
+    pair_tables,
+)
 
 Init = Literal["progress_measures", "transformerlens", "pizza"]
 INITS: tuple[Init, ...] = ("progress_measures", "transformerlens", "pizza")
@@ -199,6 +206,23 @@ class PairTransformer(nn.Module):
             Logits, in nats; "=" included if the network has a logit for it.
         """
         return pair_logits(dict(self.named_parameters()), pairs, self.shape, hook)
+
+    def tables(self) -> dict[str, Tensor] | None:
+        """What `forward` needs of the present weights alone; None if there is no such part."""
+        if not has_tables(self.shape):
+            return None
+        return pair_tables(dict(self.named_parameters()), self.shape)
+
+    def from_tables(
+        self, tables: dict[str, Tensor], pairs: Int64[Tensor, "n 2"]
+    ) -> Float[Tensor, "n outputs"]:
+        """What `forward` returns, from `tables`.
+
+        Args:
+            tables: What `tables` has returned.
+            pairs: Tokens a and b.
+        """
+        return logits_from_tables(tables, pairs, self.shape)
 
     def activations(self, pairs: Int64[Tensor, "n 2"]) -> PairActivations:
         """What is computed on the way to the logits, at the last position of the last layer.

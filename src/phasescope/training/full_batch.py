@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sized
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int64
@@ -17,8 +17,9 @@ from phasescope.training.rates import LearningRate
 Examples = tuple[Tensor, Tensor]
 LossFunction = Callable[[Tensor, Tensor], Tensor]
 METRICS = ("train_loss", "train_accuracy", "test_loss", "test_accuracy")
-# Rows of the test set, of all seeds together, evaluated at once: what stays in the cache.
-_BLOCK = 2048
+# Examples of all seeds together that are computed at once (what stays in the cache), and of each at
+# least.
+_BLOCK, _SMALLEST_BLOCK = 2048, 128
 
 
 def cross_entropy_float64(
@@ -169,16 +170,15 @@ def train_full_batch(
     model.train()
     for step in range(first, n_steps):
         optimizer.zero_grad(set_to_none=True)
-        losses, accuracy = measure(model, *train, loss_fn)
-        losses.sum().backward()
+        losses, accuracy = _backward(model, train, loss_fn, measure)
         note(step, _metrics(losses, accuracy, model, test, loss_fn, measure))
         if rate is not None:
             rate.before_update(step, losses)
         optimizer.step()
         if recorder is not None:
             recorder.end_step()
-    with torch.no_grad():
-        losses, accuracy = _in_blocks(model, train, loss_fn, _measure)
+    n_seeds = rows[-1]["train_loss"].numel() if rows else 1
+    losses, accuracy = _evaluated(model, train, loss_fn, _measure, n_seeds)
     note(max(first, n_steps), _metrics(losses, accuracy, model, test, loss_fn, measure))
     curves = {name: torch.stack([row[name] for row in rows]).cpu() for name in METRICS}
     return TrainingCurves(torch.arange(first, first + len(rows)), **curves)
@@ -194,7 +194,7 @@ def _picked(outputs: Tensor, labels: Tensor) -> Tensor:
 
 
 def _measure(
-    model: nn.Module, pairs: Tensor, labels: Tensor, loss_fn: LossFunction
+    model: Callable[[Tensor], Tensor], pairs: Tensor, labels: Tensor, loss_fn: LossFunction
 ) -> tuple[Tensor, Tensor]:
     """Mean loss and accuracy of every seed."""
     outputs = model(pairs)
@@ -202,20 +202,83 @@ def _measure(
     return loss_fn(outputs, labels).mean(-1), correct.double().mean(-1)
 
 
-def _in_blocks(
-    model: nn.Module, examples: Examples, loss_fn: LossFunction, measure: Any, n_seeds: int = 1
+@runtime_checkable
+class _Tabulated(Protocol):
+    """A model that can compute what it needs of its weights alone once for many calls."""
+
+    def tables(self) -> dict[str, Tensor] | None:
+        """That, or None if there is no such part."""
+        ...
+
+    def from_tables(self, tables: dict[str, Tensor], inputs: Tensor) -> Tensor:
+        """Outputs."""
+        ...
+
+
+def _backward(
+    model: nn.Module, examples: Examples, loss_fn: LossFunction, measure: Any
 ) -> tuple[Tensor, Tensor]:
+    """Mean loss and accuracy of every seed, and the gradient of their sum."""
+    tables = model.tables() if measure is _measure and isinstance(model, _Tabulated) else None
+    if tables is None:
+        losses, accuracy = measure(model, *examples, loss_fn)
+        losses.sum().backward()
+        return losses, accuracy
+    # Blocks of examples, whose intermediates stay in the cache, one after another down to the
+    # tables; from these the gradient goes to the weights once.
+    leaves = {name: table.detach().requires_grad_() for name, table in tables.items()}
+
+    def add(loss: Tensor, share: float) -> None:
+        (share * loss.sum()).backward()
+
+    assert isinstance(model, _Tabulated)
+    function = _from(model, leaves)
+    n_seeds = len(model) if isinstance(model, Sized) else 1
+    found = _in_blocks(function, examples, loss_fn, measure, n_seeds, add)
+    made = [name for name, table in tables.items() if table.requires_grad]
+    torch.autograd.backward([tables[n] for n in made], [leaves[n].grad for n in made])
+    return found
+
+
+def _from(model: _Tabulated, tables: dict[str, Tensor]) -> Callable[[Tensor], Tensor]:
+    return lambda inputs: model.from_tables(tables, inputs)
+
+
+def _evaluated(
+    model: nn.Module, examples: Examples, loss_fn: LossFunction, measure: Any, n_seeds: int
+) -> tuple[Tensor, Tensor]:
+    """Mean loss and accuracy of every seed, without a gradient."""
+    function: Callable[[Tensor], Tensor] = model
+    with torch.no_grad():
+        if measure is _measure and isinstance(model, _Tabulated):
+            tables = model.tables()
+            if tables is not None:
+                function = _from(model, tables)
+        return _in_blocks(function, examples, loss_fn, measure, n_seeds)
+
+
+def _in_blocks(
+    function: Callable[[Tensor], Tensor],
+    examples: Examples,
+    loss_fn: LossFunction,
+    measure: Any,
+    n_seeds: int,
+    each: Callable[[Tensor, float], None] | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Mean loss and accuracy of every seed; `each` gets the loss of a block and its share."""
     pairs, labels = examples
     # Compiled code reads and writes less, and every other number of rows is compiled anew.
-    rows = max(128, _BLOCK // n_seeds) if measure is _measure else labels.shape[-1]
-    blocks = list(zip(pairs.split(rows, -2), labels.split(rows, -1), strict=True))
-    found = [measure(model, *part, loss_fn) for part in blocks]
-    if len(found) == 1:
-        return found[0]
-    shares = [part[1].shape[-1] / labels.shape[-1] for part in blocks]
-    loss = sum(share * loss for share, (loss, _) in zip(shares, found, strict=True))
-    accuracy = sum(share * right for share, (_, right) in zip(shares, found, strict=True))
-    return torch.as_tensor(loss), torch.as_tensor(accuracy)
+    rows = max(_SMALLEST_BLOCK, _BLOCK // n_seeds) if measure is _measure else labels.shape[-1]
+    total: tuple[Tensor, Tensor] | None = None
+    for inputs, answers in zip(pairs.split(rows, -2), labels.split(rows, -1), strict=True):
+        share = answers.shape[-1] / labels.shape[-1]
+        loss, right = measure(function, inputs, answers, loss_fn)
+        if each is not None:
+            each(loss, share)
+        part = share * loss.detach(), share * right
+        total = part if total is None else (total[0] + part[0], total[1] + part[1])
+    assert total is not None
+    return total
 
 
 def _metrics(
@@ -226,8 +289,7 @@ def _metrics(
     loss_fn: LossFunction,
     measure: Any,
 ) -> dict[str, Tensor]:
-    with torch.no_grad():
-        test_loss, test_accuracy = _in_blocks(model, test, loss_fn, measure, losses.numel())
+    test_loss, test_accuracy = _evaluated(model, test, loss_fn, measure, losses.numel())
     values = (losses.detach().clone(), accuracy, test_loss, test_accuracy)
     return dict(zip(METRICS, values, strict=True))
 
