@@ -76,12 +76,14 @@ class MaskedEnsemble:
         if regrows(self.n_updates, self.grow, self.every, self.until):
             self._regrow(params, grads)
             return
-        masked = {n: g * self.masks[n] if n in self.masks else g for n, g in grads.items()}
-        for name, mask in self.masks.items():
-            params[name].masked_fill_(~mask, 0)
+        # Products with zeros and ones: many times faster than filling where a mask is not.
+        factors = {n: mask.to(params[n].dtype) for n, mask in self.masks.items()}
+        masked = {n: g * factors[n] if n in factors else g for n, g in grads.items()}
+        for name, factor in factors.items():
+            params[name].mul_(factor)
         self.optimizer.update(params, masked)
-        for name, mask in self.masks.items():
-            params[name].masked_fill_(~mask, 0)
+        for name, factor in factors.items():
+            params[name].mul_(factor)
 
     def _regrow(self, params: Params, grads: Mapping[str, Tensor]) -> None:
         share = drop_share(self.n_updates, self.until, self.fraction)
