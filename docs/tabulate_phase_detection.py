@@ -58,7 +58,7 @@ def tables(stored: dict[str, Any]) -> Iterator[str]:
         "scoring: alarms dated within this factor of the middle:"
     )
     yield _signals(late, negatives(rows), saturated=True)
-    others = [s for s in WITH_EVENTS if s not in GROKKING]
+    others = [s for s in WITH_EVENTS if s not in GROKKING and s in rows]
     yield f"**The other systems with events** ({', '.join(others)}), all events:"
     yield _signals(of_systems(rows, others), negatives(rows), saturated=False)
     yield "**Share of runs without events with an alarm**, by system:"
