@@ -2,10 +2,10 @@
 
     python docs/make_transitions.py FOLDER                    # all systems: 20 minutes on one core
     python docs/make_transitions.py FOLDER --systems spikes   # these alone
-    python docs/make_transitions.py FOLDER --write            # put all systems together
+    python docs/make_transitions.py FOLDER --write            # put them into the data set
 
 Every system is trained as a batch of seeds and kept in FOLDER with its provenance; a system that is
-there is not trained again.
+there is not trained again. Of systems that are not there the data set keeps what it has.
 """
 
 import argparse
@@ -14,7 +14,13 @@ from pathlib import Path
 
 import torch
 
-from phasescope.datasets.known_runs import packed, unpacked, write_transitions
+from phasescope.datasets.known_runs import (
+    KnownRun,
+    packed,
+    transitions,
+    unpacked,
+    write_transitions,
+)
 from phasescope.experiments.phase_detection.config import N_SEEDS, SYSTEMS
 from phasescope.experiments.phase_detection.system import record
 from phasescope.trajectory.environment import describe_environment
@@ -37,9 +43,14 @@ def make(system: str, file: Path) -> None:
 
 def put_together(folder: Path) -> None:
     """One file of all systems."""
-    parts = [unpacked((folder / f"{system}.xz").read_bytes()) for system in SYSTEMS]
-    runs = [run for part in parts for run in part]
-    about = {system: value for part in parts for system, value in part.provenance.items()}
+    before = transitions()
+    runs: list[KnownRun] = []
+    about = {}
+    for system in SYSTEMS:
+        file = folder / f"{system}.xz"
+        part = unpacked(file.read_bytes()) if file.exists() else None
+        runs += part.of(system) if part else before.of(system)
+        about[system] = part.provenance[system] if part else before.provenance["systems"][system]
     write_transitions(
         runs, {"made_by": "docs/make_transitions.py", "seeds": dict(N_SEEDS), "systems": about}
     )
@@ -50,7 +61,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--systems", nargs="+", choices=list(SYSTEMS), default=list(SYSTEMS))
-    parser.add_argument("--write", action="store_true", help="put the trained systems together")
+    parser.add_argument("--write", action="store_true", help="put them into the data set")
     arguments = parser.parse_args()
     arguments.folder.mkdir(parents=True, exist_ok=True)
     if arguments.write:

@@ -28,9 +28,11 @@ from phasescope.experiments.phase_detection.config import (
 )
 from phasescope.experiments.phase_detection.figures import RANKINGS
 from phasescope.experiments.phase_detection.rates import Row, mean, rates, stray
-from phasescope.experiments.phase_detection.scoring import SIGNALS
+from phasescope.experiments.phase_detection.scoring import ANY, SIGNALS
 
 RESULTS = pages.results_file("phase_detection")
+# Not decided on, and searched where time allowed.
+OTHERS = ("relative_update", "update_cosine", ANY)
 MARKS = ("<!-- results -->", "<!-- end of results -->")
 
 
@@ -58,12 +60,27 @@ def tables(stored: dict[str, Any]) -> Iterator[str]:
         "scoring: alarms dated within this factor of the middle:"
     )
     yield _signals(late, negatives(rows), saturated=True)
+    searched = {s: own for s, own in rows.items() if all(ANY in row["alarms"] for row in own)}
+    if set(GROKKING) <= set(searched):
+        controls = [f"`{s}`" for s in WITHOUT if s in searched]
+        without = "not known: no run without events was searched for them"
+        if controls:
+            without = f"in {len(negatives(searched))} runs of {', '.join(controls)}"
+        yield (
+            "**The same with further signals** (`--every-signal`), on which no verdict rests: the "
+            "relative update, the cosine of successive updates, and the update norms of all "
+            f"components one by one. False alarms {without}:"
+        )
+        yield _signals(late, negatives(searched), saturated=True, signals=OTHERS)
     others = [s for s in WITH_EVENTS if s not in GROKKING and s in rows]
     yield f"**The other systems with events** ({', '.join(others)}), all events:"
     yield _signals(of_systems(rows, others), negatives(rows), saturated=False)
     yield "**Share of runs without events with an alarm**, by system:"
     yield _controls(rows)
-    yield "**Spikes** that were planted, found by `find_spikes` within 20 steps:"
+    yield (
+        "**Spikes** that were planted, and slingshots, found by `find_spikes` until their end, at "
+        "least within 20 steps:"
+    )
     yield _spikes(rows)
     yield (
         "**Where it happened**: probability that a component of the change ranks above another, "
@@ -72,9 +89,15 @@ def tables(stored: dict[str, Any]) -> Iterator[str]:
     yield _places(rows)
 
 
-def _signals(positive: Sequence[Row], negative: Sequence[Row], *, saturated: bool) -> str:
+def _signals(
+    positive: Sequence[Row],
+    negative: Sequence[Row],
+    *,
+    saturated: bool,
+    signals: Sequence[str] = SIGNALS,
+) -> str:
     rows = []
-    for signal in SIGNALS:
+    for signal in signals:
         for detector in CALLERS:
             found = rates(positive, negative, signal, detector, saturated=saturated)
             if not len(found.hits):
@@ -87,7 +110,7 @@ def _signals(positive: Sequence[Row], negative: Sequence[Row], *, saturated: boo
                     str(OverSeeds(list(found.octaves))),
                 )
             shares = (found.hits, found.chance, near.hits, near.chance, found.false)
-            numbers = [f"{mean(share):.2f}" for share in shares]
+            numbers = [f"{mean(share):.2f}" if len(share) else "–" for share in shares]
             rows.append([signal.replace("_", " "), f"`{detector}`", *numbers, lead, octaves])
     columns = ("hits", "by chance", "within 1.5", "by chance", "false alarms")
     return pages.markdown(["signal", "detector", *columns, "lead, steps", "octaves"], rows)
@@ -109,17 +132,20 @@ def _controls(rows: dict[str, list[Row]]) -> str:
 
 
 def _spikes(rows: dict[str, list[Row]]) -> str:
-    own = of_systems(rows, list(SPIKES))
     lines = []
-    for signal in SIGNALS:
-        found = rates(own, negatives(rows), signal, "find_spikes", spike=True)
-        if not len(found.hits):
-            continue
-        elsewhere = np.mean([stray(row, signal, "find_spikes", spike=True) for row in own])
-        hits, chance, false = (f"{mean(x):.2f}" for x in (found.hits, found.chance, found.false))
-        lines.append([signal.replace("_", " "), hits, chance, f"{elsewhere:.1f}", false])
+    for system in (s for s in SPIKES if s in rows):
+        own = rows[system]
+        for signal in SIGNALS:
+            found = rates(own, negatives(rows), signal, "find_spikes", spike=True)
+            if not len(found.hits):
+                continue
+            elsewhere = np.mean([stray(row, signal, "find_spikes", spike=True) for row in own])
+            shares = (found.hits, found.chance, found.false)
+            hits, chance, false = (f"{mean(x):.2f}" for x in shares)
+            cells = [hits, chance, f"{elsewhere:.1f}", false]
+            lines.append([f"`{system}`", signal.replace("_", " "), *cells])
     columns = ("found", "by chance", "stray alarms per run", "false alarms without events")
-    return pages.markdown(["signal", *columns], lines)
+    return pages.markdown(["system", "signal", *columns], lines)
 
 
 def _places(rows: dict[str, list[Row]]) -> str:

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import torch
-
 from phasescope.experiments.phase_detection.bias_phase import bias_phase_system
 from phasescope.experiments.phase_detection.factors import (
     factors_system,
@@ -52,7 +50,6 @@ WITHOUT: dict[str, Maker] = {
     "memorising_transformer": partial(
         transformer_system, fraction=0.3, weight_decay=0.0, n_steps=1000
     ),
-    "no_slingshots": partial(slingshots_system, dtype=torch.float64),
     "one_layer": partial(induction_system, n_layers=1),
     "power_law": regression_system,
     "regression": partial(regression_system, d=50, spectrum=0.0, batch_size=16, n_steps=1000),
