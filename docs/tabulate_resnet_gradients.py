@@ -7,12 +7,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pages
 
 from phasescope.experiments import resnet_gradients as experiment
 from phasescope.experiments.evidence import OverSeeds
 from phasescope.experiments.resnet_gradients import evidence
-from phasescope.experiments.resnet_gradients.config import FREEZING, NORMS, STITCHED, Results
+from phasescope.experiments.resnet_gradients.config import FREEZING, NORMS, STITCHED, UNITS, Results
+from phasescope.experiments.resnet_gradients.unit_claims import NAMES
 from phasescope.experiments.settings import by_seed
 
 RESULTS = pages.results_file("resnet_gradients")
@@ -40,6 +42,7 @@ def tables(stored: dict[str, Any]) -> Iterator[str]:
             yield from _table(experiment.setting(base), group)
     yield from _frozen(runs)
     yield from _joined(runs)
+    yield from _scored(runs)
 
 
 def _frozen(runs: Sequence[Results]) -> Iterator[str]:
@@ -120,6 +123,39 @@ def _table(name: str, runs: Sequence[Results]) -> Iterator[str]:
         )
         rows.append([kind, *cells])
     yield pages.markdown(["kind", *COLUMNS.values(), "rise of ‖g‖‖w‖"], rows)
+
+
+def _scored(runs: Sequence[Results]) -> Iterator[str]:
+    group = list(by_seed(runs, UNITS).values())
+    if not group:
+        return
+    yield (
+        f"**Units that score**, {len(group)} seeds, test accuracy "
+        f"{OverSeeds([r.numbers['final_accuracy'] for r in group])}: share of units above the "
+        "threshold of random networks, at the start, at most and at the end; of random networks "
+        "above that of the others; at the end above that of the final weights in random order; "
+        "units per network that begin to score so."
+    )
+    rows = []
+    for name, label in NAMES.items():
+        tables = [r.numbers["units"]["scores"][name] for r in group]
+        shares = [
+            np.average(t["scoring"], axis=0, weights=r.numbers["units"]["sizes"])
+            for r, t in zip(group, tables, strict=True)
+        ]
+        begun = [sum(name in e["scores"] for e in r.numbers["units"]["events"]) for r in group]
+        columns = (
+            [s[0] for s in shares],
+            [s.max() for s in shares],
+            [s[-1] for s in shares],
+            [t["random_scoring"] for t in tables],
+            [t["beyond_shuffled"] for t in tables],
+            begun,
+        )
+        rows.append([label, *(str(OverSeeds(values)) for values in columns)])
+    yield pages.markdown(
+        ["score", "start", "most", "end", "random", "above shuffled", "begin to score"], rows
+    )
 
 
 if __name__ == "__main__":

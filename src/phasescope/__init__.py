@@ -161,6 +161,7 @@ from phasescope.analysis.turning import TurningPoints, turning_points
 from phasescope.analysis.turns import TurningTest, curvature, turning_angles, turning_test
 from phasescope.analysis.updates import UpdateStatistics, update_statistics
 from phasescope.analysis.variances import parameter_variances
+from phasescope.analysis.vision_scores import VisionNull, VisionScores
 from phasescope.analysis.walks import (
     WalkNull,
     random_walk_time_vectors,
@@ -249,6 +250,8 @@ __all__ = [
     "TurningPoints",
     "TurningTest",
     "UpdateStatistics",
+    "VisionNull",
+    "VisionScores",
     "WalkNull",
     "WeightMatching",
     "adam_scales",

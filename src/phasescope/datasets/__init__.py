@@ -54,6 +54,7 @@ from phasescope.datasets.sparse_features import (
 )
 from phasescope.datasets.text import TextMixture, load_shakespeare
 from phasescope.datasets.token_mixture import TokenBatch, TokenMixture
+from phasescope.datasets.vision_stimuli import VisionStimuli, vision_stimuli
 
 __all__ = [
     "ColourImages",
@@ -77,6 +78,7 @@ __all__ = [
     "TextMixture",
     "TokenBatch",
     "TokenMixture",
+    "VisionStimuli",
     "Walks",
     "alternating_group",
     "as_inputs",
@@ -115,6 +117,7 @@ __all__ = [
     "split_pairs",
     "transitions",
     "symmetric_group",
+    "vision_stimuli",
     "walk",
     "with_goals_hidden",
 ]

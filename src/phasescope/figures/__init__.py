@@ -50,6 +50,7 @@ from phasescope.figures.scree import scree
 from phasescope.figures.spectra import time_vectors
 from phasescope.figures.strips import seed_strips
 from phasescope.figures.turns import component_profiles, path_and_bends
+from phasescope.figures.vision_units import unit_scores
 
 __all__ = [
     "BlockCurve",
@@ -115,4 +116,5 @@ __all__ = [
     "time_vectors",
     "training_curves",
     "values_by_setting",
+    "unit_scores",
 ]

@@ -39,6 +39,11 @@ from phasescope.interventions.subspace_training import (
     intrinsic_dimension,
 )
 from phasescope.interventions.subspaces import leading_subspace, random_subspace
+from phasescope.interventions.vision_units import (
+    shuffled_weights,
+    vision_null,
+    vision_scores,
+)
 from phasescope.interventions.weights import AtWeights, flat_weights
 
 __all__ = [
@@ -99,4 +104,7 @@ __all__ = [
     "train_masked",
     "train_stitch",
     "waves",
+    "shuffled_weights",
+    "vision_null",
+    "vision_scores",
 ]

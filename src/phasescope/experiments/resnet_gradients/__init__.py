@@ -5,7 +5,8 @@ early layers settle first, batch norms and downsampling rise after a first drop,
 something like a double descent, the final layer falls monotonically. Here every statement has a
 decision rule, noise is subtracted, and the candidate explanation of the rise (scale invariance and
 weight decay) is tested with the norms of gradient times weights, and without decay. Two questions
-of its discussion are taken along: freezing layers in sequence, joining layers of two networks.
+of its discussion are taken along, freezing layers in sequence and joining layers of two networks,
+and what single channels answer to: whether they, and what reads them, slow down once they score.
 
 Differences from the source in the preset `default`: 8 instead of 64 channels, images of 16 pixels,
 512 of them, batches of 32, 768 steps. Norms of scale-invariant tensors find their balance within

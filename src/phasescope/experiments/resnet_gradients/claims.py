@@ -22,6 +22,7 @@ from phasescope.experiments.resnet_gradients.layer_claims import (
     freezing_claim,
     stitching_claim,
 )
+from phasescope.experiments.resnet_gradients.unit_claims import unit_claims
 from phasescope.experiments.rules import verdict_of
 from phasescope.experiments.settings import by_seed
 from phasescope.report import Claim, Verdict
@@ -51,6 +52,7 @@ def claims(results: Sequence[Results]) -> list[Claim]:
         _noise(runs),
         _final_layer(runs),
         _smoothing(runs),
+        *unit_claims(results),
         freezing_claim(results),
         stitching_claim(results),
     ]

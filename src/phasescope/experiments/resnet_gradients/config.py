@@ -9,11 +9,12 @@ from typing import Any, Literal
 import numpy as np
 from torch import Tensor
 
+from phasescope.experiments.runner import added_field
 from phasescope.experiments.settings import compact
 
 SOURCE = '"What\'s going on with Per-Component Weight Updates?" (LessWrong)'
-RUNTIME = "one core: about 25 s per training of 768 steps at width 8 and 16 pixels"
-CLAIM_IDS = ("B1", "B2", "B3", "B4", "B5", "B6", "B7", "B17", "B18")
+RUNTIME = "one core: 25 to 40 s per training at width 8 and 16 pixels, about 800 steps"
+CLAIM_IDS = ("B1", "B2", "B3", "B4", "B5", "B6", "B7", "B13", "B16", "B17", "B18")
 
 
 Freezing = Literal["none", "linear", "cubic", "settled"]
@@ -41,6 +42,7 @@ class Config:
     norms_every: int = 1  # steps; 20 in the source
     raw_steps: int = 2000  # at the start, whose norms are recorded at every step
     seed: int = 0
+    scored: int = added_field(0)  # intervals between checkpoints at which units are scored, or none
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "n_blocks", tuple(self.n_blocks))  # JSON has lists only
@@ -48,6 +50,11 @@ class Config:
             raise ValueError(
                 "FreezeOut lets the rate of a stage fall to zero before it is frozen, so cosine "
                 f"must be set where freezing is {self.freezing!r}."
+            )
+        if self.scored and self.n_steps % self.scored:
+            raise ValueError(
+                f"the {self.n_steps:,} steps must divide into the intervals between checkpoints, "
+                f"but scored is {self.scored}."
             )
 
     @property
@@ -81,6 +88,8 @@ FREEZING = {
     "frozen when settled": SETTLED,
 }
 STITCHED = replace(COSINE, n_blocks=(1, 1, 1, 1), n_epochs=8, stitched=True)
+# Units that score (B16, B13): more images for features, less depth for the time.
+UNITS = replace(CONSTANT, n_blocks=(1, 1, 1), n_train=4096, n_epochs=8, scored=32)
 SMOKE = Config(width=2, n_train=32, n_test=16, batch_size=8, n_epochs=12, raw_steps=20)
 PAPER = Config(
     width=64,
@@ -100,7 +109,8 @@ PRESETS: dict[str, tuple[Config, ...]] = {
     "default": NORMS,
     "freezing": STAGES,
     "stitching": (STITCHED,),
-    "all": (*NORMS, *STAGES, STITCHED),  # what the claims are decided by
+    "units": (UNITS,),
+    "all": (*NORMS, *STAGES, STITCHED, UNITS),  # what the claims are decided by
     "paper": (PAPER, replace(PAPER, weight_decay=0.0)),
 }
 TIME_SCALES = 3  # that a training must last for its norms to be judged
@@ -116,6 +126,8 @@ class Detail:
     """‖g‖ of every layer: [layers, steps]."""
     weights: Tensor
     """‖w‖ likewise."""
+    scores: Tensor | None = None
+    """Every score of every unit at every checkpoint: [score, unit, checkpoint]."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,6 +157,8 @@ def setting(config: Config) -> str:
         parts.append(f"freezing {config.freezing}")
     if config.stitched:
         parts.append(f"{sum(config.n_blocks)} blocks, stitched")
+    if config.scored:
+        parts.append(f"{sum(config.n_blocks)} blocks, units scored")
     return ", ".join(parts)
 
 

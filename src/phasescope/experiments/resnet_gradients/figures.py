@@ -16,6 +16,10 @@ from phasescope.experiments.resnet_gradients.config import (
     Results,
     setting,
 )
+from phasescope.experiments.resnet_gradients.unit_figures import (
+    scores_of_units,
+    scoring_over_training,
+)
 from phasescope.experiments.settings import by_seed, grouped
 
 if TYPE_CHECKING:
@@ -44,7 +48,13 @@ def figures(results: Sequence[Results]) -> dict[str, Figure]:
                 found[f"norms, {label}: {name}"] = _norms(drawn, smoothing)
         if len(runs) > 1:
             found[f"rise by kind: {name}"] = _rises(runs, name)
-    for name, drawn in (("freezing", _freezing(results)), ("joined networks", _joined(results))):
+    others = {
+        "units that score": scoring_over_training(results),
+        "scores of units": scores_of_units(results),
+        "freezing": _freezing(results),
+        "joined networks": _joined(results),
+    }
+    for name, drawn in others.items():
         if drawn is not None:
             found[name] = drawn
     return found

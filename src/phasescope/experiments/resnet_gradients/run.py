@@ -5,21 +5,26 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from safetensors.torch import load_file
 
 import phasescope as ps
+from phasescope.experiments.chunks import save_whole
 from phasescope.experiments.resnet_gradients.config import Config, Results
 from phasescope.experiments.resnet_gradients.measure import measured, norms
 from phasescope.experiments.resnet_gradients.stages import stage_numbers
 from phasescope.experiments.resnet_gradients.stitching import OTHER, stitched
 from phasescope.experiments.resnet_gradients.training import FINAL, network, train
+from phasescope.experiments.resnet_gradients.unit_parts import units_of
+from phasescope.experiments.resnet_gradients.units import measured_units
 from phasescope.models import ResNet
 from phasescope.trajectory.files import write_json
 
 WATCHED = "stages.json"
+SCORES_FILE = "scores.safetensors"
 
 Progress = Callable[[float, str], None]
 
@@ -46,8 +51,13 @@ def run(config: Config, directory: Path, *, progress: Progress | None = None) ->
         )
         tell(2 * share, "stitching")
         numbers["stitched"] = stitched(config, _end(recorded, config), _end(second, config))
+    detail = norms(recorded, config)
+    if config.scored:
+        numbers["units"], scores = measured_units(recorded, config)
+        save_whole({"scores": scores}, directory / SCORES_FILE)
+        detail = replace(detail, scores=scores)
     tell(1.0, "done")
-    return Results(config, numbers, norms(recorded, config))
+    return Results(config, numbers, detail)
 
 
 def _trained(
@@ -77,7 +87,10 @@ def load(config: Config, directory: Path, numbers: dict[str, Any]) -> Results:
     place = directory / "run"
     if not (place / "run.json").exists():
         return Results(config, numbers)
-    return Results(config, numbers, norms(ps.open_run(place), config))
+    detail = norms(ps.open_run(place), config)
+    if (directory / SCORES_FILE).exists():
+        detail = replace(detail, scores=load_file(directory / SCORES_FILE)["scores"])
+    return Results(config, numbers, detail)
 
 
 def disk_bytes(config: Config) -> int:
@@ -86,4 +99,5 @@ def disk_bytes(config: Config) -> int:
     n_tensors = len(list(model.parameters()))
     n_parameters = sum(p.numel() for p in model.parameters())
     rows = config.n_steps // config.norms_every + min(config.raw_steps, config.n_steps)
-    return 4 * n_parameters * 43 + 8 * n_tensors * rows
+    n_components = sum(2 * n for n in units_of(model).sizes) if config.scored else 0
+    return 4 * n_parameters * 43 + 8 * n_tensors * rows + 8 * n_components * config.n_steps

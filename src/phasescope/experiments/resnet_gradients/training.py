@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ import phasescope as ps
 from phasescope.datasets import RandomFlips, ShuffledBatches, colour_inputs, load_cifar10
 from phasescope.experiments.chunks import save_whole
 from phasescope.experiments.resnet_gradients.config import Config
+from phasescope.experiments.resnet_gradients.unit_parts import units_of
 from phasescope.interventions import SequentialFreezing, freezeout_ends
 from phasescope.models import ResNet, seeded
 from phasescope.training import accuracy
@@ -54,9 +56,10 @@ def images(config: Config) -> tuple[Data, Data, str]:
                 "files of the archive, or set n_train and n_test."
             )
     size, n = config.image_size, config.n_train
-    x = colour_inputs(train, size=size)[:n].contiguous(memory_format=torch.channels_last)
+    first = dataclasses.replace(train, images=train.images[:n], labels=train.labels[:n])
+    x = colour_inputs(first, size=size).contiguous(memory_format=torch.channels_last)
     y = colour_inputs(test, size=size).contiguous(memory_format=torch.channels_last)
-    return (x, train.labels[:n]), (y, test.labels), train.provenance
+    return (x, first.labels), (y, test.labels), train.provenance
 
 
 def train(
@@ -101,15 +104,22 @@ def train(
     often = ps.every(config.norms_every)
     if config.norms_every > 1:
         often = often | ps.at(*range(min(config.raw_steps, n_steps)))
+    save = {
+        "norms/gradients": often,
+        "norms/weights": often,
+        "weights": ps.every(snapshot_every(config)),
+    }
+    components: dict[str, ps.Component] = {}
+    if config.scored:
+        units = units_of(model)
+        components = units.filters | units.readers
+        save |= {f"component_norms/{which}": ps.every(1) for which in ("updates", "weights")}
     recorder = ps.Recorder(
         directory,
         model,
         optimizer,
-        save={
-            "norms/gradients": often,
-            "norms/weights": often,
-            "weights": ps.every(snapshot_every(config)),
-        },
+        save=save,
+        components=components,
         n_steps=n_steps,
         checkpoint=ps.every(10 * epoch),
         state={"loader": batches, "freezing": freezing},
@@ -156,7 +166,12 @@ def train(
 
 
 def snapshot_every(config: Config) -> int:
-    """Steps between the weights that are kept: an epoch, but forty of them at most."""
+    """Steps between the weights that are kept: an epoch, but forty of them at most.
+
+    Where units are scored, the interval between two checkpoints.
+    """
+    if config.scored:
+        return config.n_steps // config.scored
     return -(-config.n_steps // min(config.n_epochs, 40))
 
 
