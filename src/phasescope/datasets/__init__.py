@@ -52,9 +52,9 @@ from phasescope.datasets.sparse_features import (
     feature_directions,
     feature_frequencies,
 )
+from phasescope.datasets.stimuli import VisionStimuli, vision_stimuli
 from phasescope.datasets.text import TextMixture, load_shakespeare
 from phasescope.datasets.token_mixture import TokenBatch, TokenMixture
-from phasescope.datasets.vision_stimuli import VisionStimuli, vision_stimuli
 
 __all__ = [
     "ColourImages",
