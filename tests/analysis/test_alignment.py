@@ -58,3 +58,9 @@ def test_spread_of_equal_columns_is_zero():
     assert ps.relative_spread(torch.ones(4, 5)).tolist() == [0.0] * 4
     with pytest.raises(ValueError, match="at least two values, but there is 1"):
         ps.relative_spread(torch.ones(4, 1))
+
+
+@pytest.mark.usefixtures("unchecked_types")
+def test_columns_of_unequal_length_are_refused():
+    with pytest.raises(ValueError, match=r"one length d, .* but X has 3 and A has 4"):
+        ps.alignments(torch.rand(3, 2), torch.rand(4, 2))

@@ -97,3 +97,11 @@ def test_what_is_wrong_is_said():
     bumps = ps.find_bumps(planted(1, True))
     with pytest.raises(ValueError, match="n_targets is 1"):
         ps.other_targets(bumps, 1)
+
+
+@pytest.mark.usefixtures("unchecked_types")
+def test_a_series_without_its_axes_is_refused_with_what_to_write():
+    with pytest.raises(
+        ValueError, match=r"axes seed, time, column and target, .* x.view\(1, -1, 1, 1\)"
+    ):
+        ps.find_bumps(torch.rand(2, 50))

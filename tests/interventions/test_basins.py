@@ -174,6 +174,11 @@ def test_bad_input_is_refused(states, unchecked_types: None):
         same_basin(build(), good, good, DATA, match=["wm"])
     with pytest.raises(ValueError, match=r"forks .* or a tolerance may be given"):
         same_basin(build(), good, good, DATA, forks=[0.1], tolerance=0.1)
+    for wrong in ({"tolerance": -0.1}, {"tolerance": float("nan")}, {"forks": [float("nan")]}):
+        with pytest.raises(ValueError, match="a tolerance of 0 or more, finite barriers of forks"):
+            same_basin(build(), good, good, DATA, **wrong)
+    with pytest.raises(ValueError, match=r"at least one random target .* n_random=0 arrived"):
+        same_basin(build(), good, good, DATA, n_random=0)
     with pytest.raises(ValueError, match="on must be one of train loss"):
         same_basin(build(), good, good, DATA, on="loss", match=())
     with pytest.raises(ValueError, match="at least one set, such as"):

@@ -72,3 +72,15 @@ def test_what_cannot_be_trained_is_refused():
         train_curve(lambda s, b: s["w"].sum() / 0, *ENDS, [None], n_steps=1)
     with pytest.raises(ValueError, match="at least two bends of a 'bezier' or 'chain'"):
         Curve([ENDS[0]], "bezier")
+
+
+@pytest.mark.usefixtures("unchecked_types")
+def test_what_cannot_be_trained_is_said():
+    with pytest.raises(ValueError, match=r"trained must name .* but \['v'\] are not among \['w'\]"):
+        train_curve(ring, *ENDS, [None], n_steps=1, trained=["v"])
+    with pytest.raises(ValueError, match="at least one step is required, but n_steps is 0"):
+        train_curve(ring, *ENDS, [None], n_steps=0)
+    with pytest.raises(TypeError, match=r"at step 0, t = \S+, it is float\. Take the mean"):
+        train_curve(lambda s, b: 0.1, *ENDS, [None], n_steps=1)
+    with pytest.raises(TypeError, match=r"it is a tensor of shape \(2,\)\. Take the mean"):
+        train_curve(lambda s, b: s["w"].expand(2), *ENDS, [None], n_steps=1)

@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -135,3 +136,39 @@ def test_bad_input_is_refused():
         )
     with pytest.raises(ValueError, match="at least one batch is required"):
         fine_tune_away(well(1.0), LEFT, [], level=1.0)
+
+
+@pytest.mark.usefixtures("unchecked_types")
+@pytest.mark.parametrize("answer", [0.3, torch.tensor(0.3), float("nan"), None])
+def test_a_barrier_in_place_of_an_answer_is_refused(answer: object):
+    with pytest.raises(
+        TypeError, match="landed must say True or False of a state, but it returned"
+    ):
+        hop_strength(
+            well(1.0), LEFT, RIGHT, lambda: [None] * 9, lambda s: answer, n_pull=1, n_release=1
+        )
+
+
+def test_answers_of_torch_and_numpy_are_answers():
+    for yes in (torch.tensor(True), np.bool_(True)):
+        found = hop_strength(
+            well(1.0),
+            LEFT,
+            RIGHT,
+            lambda: [None] * 9,
+            lambda s, yes=yes: yes,
+            n_pull=1,
+            n_release=1,
+        )
+        assert found.value == 0
+
+
+@pytest.mark.usefixtures("unchecked_types")
+def test_fine_tuning_needs_losses_of_one_number_and_a_level():
+    with pytest.raises(ValueError, match=r"level, the loss .* must not be negative, but it is -1"):
+        fine_tune_away(well(1.0), LEFT, [None], level=-1.0)
+    with pytest.raises(
+        TypeError,
+        match=r"one number, .* but between the start and step 0 it is a tensor of shape \(3,\)",
+    ):
+        fine_tune_away(lambda s, b: s["w"].expand(3), LEFT, [None], level=None)

@@ -150,3 +150,17 @@ def test_a_balanced_start_has_no_conserved_matrix():
 def test_what_is_wrong_is_said(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+@pytest.mark.usefixtures("unchecked_types")
+def test_targets_and_factors_that_do_not_fit_are_refused():
+    with pytest.raises(ValueError, match=r"axes seed, rows and columns .* shape is \(3, 3\)"):
+        Factorization(torch.eye(3))
+    loss = Factorization(torch.eye(3).expand(2, 3, 3))
+    factors = initial_factors([0, 1], d=3, rank=2)
+    with pytest.raises(ValueError, match=r"type torch.float32 of the targets are required, but"):
+        loss(factors, 0)
+    with pytest.raises(
+        ValueError, match=r"the shape \(2, 3, 3\) .* have \(2, 3, 1\) and \(2, 4, 1\)"
+    ):
+        loss({"X": torch.ones(2, 3, 1), "Y": torch.ones(2, 4, 1)}, 0)

@@ -25,10 +25,18 @@ def alignments(
     Returns:
         Between 0 and 1; 0 for a column of length 0.
 
+    Raises:
+        ValueError: The columns differ in length.
+
     Example:
         >>> alignments(torch.tensor([[3.0], [4.0]]), torch.eye(2))
         tensor([[0.6000, 0.8000]])
     """
+    if X.shape[-2] != A.shape[-2]:
+        raise ValueError(
+            "learned and true columns must have one length d, the second axis from the right, but "
+            f"X has {X.shape[-2]} and A has {A.shape[-2]}."
+        )
     tiny = torch.finfo(X.dtype).tiny
     cosines = (X.mT @ A).abs()
     cosines /= X.norm(dim=-2).clamp(min=tiny).unsqueeze(-1)

@@ -61,7 +61,7 @@ def find_bumps(
         The bumps.
 
     Raises:
-        ValueError: If the prominence is not positive or an alignment not finite.
+        ValueError: If the prominence is not positive, an alignment not finite, or an axis missing.
 
     Example:
         >>> one = torch.tensor([0.1, 0.6, 0.2]).view(1, 3, 1, 1)
@@ -69,6 +69,11 @@ def find_bumps(
         >>> bumps.count().tolist(), round(bumps.prominence.item(), 2)
         ([1], 0.4)
     """
+    if alignments.ndim != 4:
+        raise ValueError(
+            "alignments must have the axes seed, time, column and target, but their shape is "
+            f"{tuple(alignments.shape)}. Of one series x it is x.view(1, -1, 1, 1)."
+        )
     n_seeds, n_times, n_columns, n_targets = alignments.shape
     series = alignments.permute(0, 2, 3, 1).reshape(-1, n_times)
     turns = turning_points(series, prominence)

@@ -77,6 +77,7 @@ def s_curves(
         >>> round(curve.s_ratio.item(), 6), curve.n_rises.item()
         (1.0, 0)
     """
+    loss, times = torch.as_tensor(loss), torch.as_tensor(times)
     n = loss.shape[-1]
     if n != len(times) or not 1 <= window < n:
         raise ValueError(

@@ -286,7 +286,14 @@ def _finish_runs(
     found, path = finish(
         experiment, name, preset, results, results_file=results_file, report_file=report_file
     )
-    _print_claims(found, as_json=as_json)
+    decided = found if as_json else [claim for claim in found if claim.verdict != "not tested"]
+    if decided:
+        _print_claims(decided, as_json=as_json)
+    if len(decided) < len(found):
+        untested = ", ".join(claim.id for claim in found if claim.verdict == "not tested")
+        _say(
+            f"not tested by these runs: {untested} (the report says what decides them)", quiet=False
+        )
     _say(f"report: {path}", quiet=as_json)
 
 

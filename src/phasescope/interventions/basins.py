@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -33,6 +34,7 @@ AS_THEY_ARE = "as they are"
 WEIGHTS, ACTIVATIONS, CURVE = "weights matched", "activations matched", "curve"
 SHARE_OF_RANDOM = 0.1
 """The tolerance where none is given: this share of the rise half-way to random targets."""
+BY_RANDOM = "a tenth of the median rise half-way to random targets"
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,6 +93,8 @@ class BasinReport:
         how = f" ({self.how})" if self.same_basin else ""
         if not self.same_basin and self.how == CURVE:
             how = " of straight lines, but a curve connects them"
+        if self.tolerance_source == BY_RANDOM:
+            how += ", beside random targets alone: no forks were given"
         null = self.random_barriers
         lines = [
             f"{within}{how}",
@@ -193,6 +197,12 @@ def same_basin(
             f"tolerance may be given, but match={list(match)}, forks={forks} and "
             f"tolerance={tolerance} arrived."
         )
+    given = [tolerance] if tolerance is not None else list(forks or [])
+    if not all(math.isfinite(barrier) for barrier in given) or (tolerance or 0) < 0 or n_random < 1:
+        raise ValueError(
+            "a tolerance of 0 or more, finite barriers of forks and at least one random target are "
+            f"required, but tolerance={tolerance}, forks={forks} and n_random={n_random} arrived."
+        )
     if not isinstance(data, Mapping) or not data:
         raise ValueError(
             "data must be a dictionary of at least one set, such as {'train': (x, y)}, but "
@@ -208,6 +218,9 @@ def same_basin(
     norms = any(isinstance(m, _BatchNorm) and m.track_running_stats for m in model.modules())
     statistics = [(part,) for part in x[: 4 * batch_size].split(batch_size)] if norms else None
     measure = StateMeasure(model, data, loss=loss, statistics=statistics)
+    known = measure(first)
+    if on not in known:
+        raise ValueError(f"on must be one of {', '.join(known)}, but {on!r} arrived.")
     generator = torch.Generator().manual_seed(seed)
 
     symmetry = permutation_symmetry(model, (x[:2],), state=first, seed=seed) if match else None
@@ -225,14 +238,11 @@ def same_basin(
         name: path_values(measure, linear_path(first, end), n_points=n_points)
         for name, end in ends.items()
     }
-    if on not in next(iter(paths.values())).values:
-        known = ", ".join(next(iter(paths.values())).values)
-        raise ValueError(f"on must be one of {known}, but {on!r} arrived.")
     random = tuple(
         path_values(
             measure, linear_path(first, random_target(first, second, generator)), n_points=n_points
         )
-        for _ in range(max(n_random, 1))
+        for _ in range(n_random)
     )
     trained = None
     if curve_steps:
@@ -293,7 +303,7 @@ def _tolerance(
     if tolerance is not None:
         return tolerance, "as given"
     middle = sorted(random)[len(random) // 2]
-    return SHARE_OF_RANDOM * middle, "a tenth of the median rise half-way to random targets"
+    return SHARE_OF_RANDOM * middle, BY_RANDOM
 
 
 def _curve(

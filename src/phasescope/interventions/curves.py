@@ -12,6 +12,7 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from phasescope.analysis.connectivity import State, check_alike
+from phasescope.interventions.descent import loss_value
 
 CurveKind = Literal["bezier", "chain"]
 
@@ -133,8 +134,9 @@ def train_curve(
         The curve; `path_values` measures along it.
 
     Raises:
-        ValueError: The ends are of different models, there are fewer than three bends or too few
-            batches, or a loss is not finite.
+        ValueError: The ends are of different models, a name in `trained` is not theirs, there are
+            fewer than three bends, no step or too few batches, or a loss is not finite.
+        TypeError: A loss is no tensor of one number.
 
     Example:
         >>> ring = lambda state, batch: (state["w"].norm() - 1).square()
@@ -152,7 +154,16 @@ def train_curve(
             f"at least 3 bends are required for something to train, but n_bends is {n_bends}. "
             "The straight line is linear_path."
         )
-    names = [n for n, a in first.items() if a.is_floating_point()] if trained is None else trained
+    if n_steps < 1:
+        raise ValueError(f"at least one step is required, but n_steps is {n_steps}.")
+    floating = [n for n, a in first.items() if a.is_floating_point()]
+    names = floating if trained is None else trained
+    unknown = [n for n in names if n not in floating]
+    if unknown:
+        raise ValueError(
+            f"trained must name floating-point tensors of the states, but {unknown} are not among "
+            f"{floating}."
+        )
     ends = [{n: v.detach() for n, v in s.items()} for s in (first, second)]
     places = torch.linspace(0, 1, n_bends).tolist()[1:-1]
     free = [
@@ -175,12 +186,7 @@ def train_curve(
         t = torch.rand((), generator=generator, dtype=torch.float64).item()
         state = curve(t)
         value = loss(state, batch)
-        if not bool(value.isfinite()):
-            raise ValueError(
-                f"a finite loss is required, but at step {step}, t = {t:.3f}, it is "
-                f"{value.item()}. Lower the learning rate, {lr}."
-            )
-        losses.append(value.item())
+        losses.append(loss_value(value, f"at step {step}, t = {t:.3f},", lr))
         drawn.append(t)
         if weight_decay:
             decayed = torch.stack([state[n].square().sum() for n in names]).sum()

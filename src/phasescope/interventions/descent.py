@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -46,13 +47,9 @@ class Descent:
 
         Raises:
             ValueError: The loss is not finite.
+            TypeError: It is no tensor of one number.
         """
-        value = loss.item()
-        if not bool(loss.isfinite()):
-            raise ValueError(
-                f"a finite loss is required, but {what} it is {value}. Lower the learning rate, "
-                f"{self.lr}."
-            )
+        value = loss_value(loss, what, self.lr)
         grads = torch.autograd.grad(loss, list(self.theta.values()), allow_unused=True)
         with torch.no_grad():
             for (name, p), g in zip(self.theta.items(), grads, strict=True):
@@ -67,3 +64,33 @@ class Descent:
         with torch.no_grad():
             for name, p in self.theta.items():
                 p.lerp_(target[name], share)
+
+
+def loss_value(loss: Tensor, what: str, lr: float) -> float:
+    """The number that a loss function has returned.
+
+    Args:
+        loss: What it returned.
+        what: Where, for the messages.
+        lr: The learning rate, for the messages.
+
+    Raises:
+        ValueError: It is not finite.
+        TypeError: It is no tensor of one number.
+    """
+    if not isinstance(loss, Tensor) or loss.numel() != 1:
+        arrived = (
+            f"a tensor of shape {tuple(loss.shape)}"
+            if isinstance(loss, Tensor)
+            else type(loss).__name__
+        )
+        raise TypeError(
+            "a loss must be a tensor of one number, through which gradients flow, but "
+            f"{what} it is {arrived}. Take the mean over the examples, without .item()."
+        )
+    value = loss.item()
+    if not math.isfinite(value):
+        raise ValueError(
+            f"a finite loss is required, but {what} it is {value}. Lower the learning rate, {lr}."
+        )
+    return value

@@ -11,7 +11,7 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from phasescope.analysis.connectivity import State
-from phasescope.interventions.descent import Descent
+from phasescope.interventions.descent import Descent, loss_value
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +66,8 @@ def fine_tune_away(
         The state and what happened.
 
     Raises:
-        ValueError: There is no batch, or a loss is not finite.
+        ValueError: There is no batch, a loss is not finite, or `level` is negative.
+        TypeError: A loss is no tensor of one number.
 
     Example:
         >>> double_well = lambda state, batch: (state["w"].square() - 1).square().mean()
@@ -78,6 +79,10 @@ def fine_tune_away(
     References:
         Lubana et al. (2022), "Mechanistic mode connectivity", arXiv:2211.08422, section 5.
     """
+    if level is not None and not level >= 0:
+        raise ValueError(
+            f"level, the loss that is wanted on the way, must not be negative, but it is {level}."
+        )
     origin = {n: v.detach() for n, v in start.items()}
     descent = Descent(dict(start), names=trained, lr=lr, momentum=momentum)
     apart = Descent(dict(start), names=trained, lr=lr, momentum=momentum)
@@ -94,7 +99,7 @@ def fine_tune_away(
             n: torch.lerp(v, origin[n], t) if v.is_floating_point() else v for n, v in state.items()
         }
         value = on_the_way(point, batch)
-        middles.append(value.item())
+        middles.append(loss_value(value, f"between the start and step {step}", lr))
         if level is not None:
             apart.step((level - value).abs(), f"between the start and step {step}")
         losses.append(descent.step(loss(descent.state(), batch), f"at step {step}"))

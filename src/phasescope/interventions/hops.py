@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from torch import Tensor
 
 from phasescope.analysis.connectivity import State, check_alike, state_distance
@@ -145,6 +146,7 @@ def hop_strength(
 
     Raises:
         ValueError: The bracket is none, or as in `pulled`.
+        TypeError: `landed` returns a number instead of True or False.
 
     Example:
         >>> import torch
@@ -176,7 +178,16 @@ def hop_strength(
             lr=lr,
             momentum=momentum,
         )
-        trials.append(HopTrial(strength, bool(landed(end)), state_distance(end, target)))
+        answer = landed(end)
+        if isinstance(answer, Tensor | np.ndarray | np.generic):
+            answer = answer.item()
+        if not isinstance(answer, bool):
+            # A barrier of .3 would count as true.
+            raise TypeError(
+                "landed must say True or False of a state, but it returned "
+                f"{answer!r}. Compare the barrier with a tolerance: barrier <= tolerance."
+            )
+        trials.append(HopTrial(strength, answer, state_distance(end, target)))
         return trials[-1].landed
 
     if succeeds(0.0):

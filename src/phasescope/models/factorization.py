@@ -101,7 +101,8 @@ class Factorization:
         temperature: T of the softmax; squared error has none.
 
     Raises:
-        ValueError: If the temperature is not positive, or given to the squared error.
+        ValueError: If the temperature is not positive, or given to the squared error, if the
+            targets lack an axis, or if factors do not fit them in shape or type.
 
     Example:
         >>> C = torch.eye(2).expand(1, 2, 2)
@@ -125,6 +126,12 @@ class Factorization:
                 f"the squared error has no temperature, but got {temperature}. Leave it at 1, or "
                 "take loss='cross_entropy'."
             )
+        if targets.ndim != 3 or not targets.is_floating_point() or not len(targets):
+            raise ValueError(
+                "targets must have the axes seed, rows and columns in a floating-point type, but "
+                f"their shape is {tuple(targets.shape)} and their type {targets.dtype}. One target "
+                "for n seeds is C.expand(n, *C.shape)."
+            )
         self.targets, self.loss, self.temperature = targets.contiguous(), loss, temperature
         if loss != "squared_error":
             logits = targets.flatten(1) / temperature
@@ -143,6 +150,8 @@ class Factorization:
         """Loss and gradients of every seed."""
         X, Y = params["X"], params["Y"]
         if not self._grads or self._grads["X"].shape != X.mT.shape:
+            self._check(X, Y)
+        if not self._grads or self._grads["X"].shape != X.mT.shape:
             self._grads = {name: torch.empty_like(params[name].mT) for name in ("X", "Y")}
         losses = X.new_empty(len(X))
         for block in self._blocks:
@@ -159,6 +168,16 @@ class Factorization:
         if self.loss == "squared_error":
             losses.square_().mul_(0.5)
         return losses, {name: grad.mT for name, grad in self._grads.items()}
+
+    def _check(self, X: Tensor, Y: Tensor) -> None:
+        shape, dtype = self.targets.shape, self.targets.dtype
+        product = (len(X), X.shape[-2], Y.shape[-2])
+        if product != tuple(shape) or {X.dtype, Y.dtype} != {dtype} or X.shape[2] != Y.shape[2]:
+            raise ValueError(
+                f"factors whose product has the shape {tuple(shape)} and the type {dtype} of the "
+                f"targets are required, but X and Y have {tuple(X.shape)} and {tuple(Y.shape)}, "
+                f"{X.dtype} and {Y.dtype}. Bring them to one type: `initial_factors` are float64."
+            )
 
     def _softmax(self, Z: Tensor, block: slice, loss: Tensor) -> Tensor:
         """Gradient with respect to Z of a loss behind a softmax; its value goes into `loss`."""

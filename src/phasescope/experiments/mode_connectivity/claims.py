@@ -276,8 +276,12 @@ def _d11(toys: list[Results]) -> Claim | None:
     never = {name: float(np.isinf(v).mean()) for name, v in values.items()}
     value = medians["poly to mono"]
     interval = median_interval(values["poly to mono"]) if np.isfinite(value) else None
+    ends = {name: median_interval(v) for name, v in values.items()}
     words = "; ".join(
-        f"{name} {medians[name]:.3g} (none suffices in {never[name]:.0%})" for name in names
+        f"{name} {medians[name]:.3g}"
+        + ("" if (e := ends[name]) is None else f" [{e[0]:.3g}, {e[1]:.3g}]")
+        + f" (none suffices in {never[name]:.0%})"
+        for name in names
     )
     return claim(
         _D11,
