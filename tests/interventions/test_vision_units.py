@@ -15,7 +15,7 @@ SIZE, SIDE = 16, 7
 STIMULI = vision_stimuli(SIZE, n_directions=8)
 
 
-def layer(filters: Tensor, bias: float = 0.0) -> nn.Module:
+def layer(filters: Tensor, bias: float = 0.0) -> nn.Sequential:
     """A network of one convolution with these filters [u, side, side], alike in all colours."""
     conv = nn.Conv2d(3, len(filters), filters.shape[-1], padding="same").double()
     with torch.no_grad():

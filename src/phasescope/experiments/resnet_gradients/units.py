@@ -188,7 +188,7 @@ def events(
         units, and of the placebo and of its own matched units.
     """
     generator = np.random.default_rng([seed, 13])
-    above = exceeded.any(0)
+    above = np.asarray(exceeded.any(0))
     again = exceeded[..., 1:] & exceeded[..., :-1]
     found = []
     for unit in np.flatnonzero(again.any((0, 2)) & ~above[:, 0]):
