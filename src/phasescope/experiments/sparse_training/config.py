@@ -12,7 +12,7 @@ SOURCE = (
     "comment thread of Engineering Monosemanticity in Toy Models (arXiv:2211.09169); lottery "
     "tickets, arXiv:1803.03635"
 )
-RUNTIME = "one core: about 15 s per seed and initial bias at k 128"
+RUNTIME = "one core: 15 to 30 s per seed and initial bias at k 128"
 CLAIM_IDS = ("D14", "D15")
 
 
