@@ -22,6 +22,7 @@ from phasescope.training import (
     TrainingCurves,
     cross_entropy_float32,
     cross_entropy_float64,
+    full_batch,
     squared_error,
     train_full_batch,
 )
@@ -369,3 +370,16 @@ def test_the_quadratic_network_memorises_and_then_groks(grokked: TrainingCurves)
 def test_what_cannot_be_trained_is_said(call: Callable[[], Any], message: str):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+@pytest.mark.parametrize("n_seeds", [None, 3])
+def test_accuracy_is_that_of_the_first_of_the_largest_outputs(n_seeds: int | None):
+    size = (200, 5) if n_seeds is None else (n_seeds, 200, 5)
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.randint(0, 5, (200,), generator=generator)
+    apart = torch.randn(size, generator=generator)
+    tied = torch.randint(0, 3, size, generator=generator).float()  # most rows have several largest
+    for outputs in (apart, tied, torch.zeros(size)):
+        _, accuracy = full_batch._measure(lambda x, y=outputs: y, labels, labels, squared_error)
+        expected = (outputs.argmax(-1) == labels).double().mean(-1)
+        assert torch.equal(accuracy, expected)
