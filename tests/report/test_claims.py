@@ -107,6 +107,13 @@ def test_any_settings_come_back_as_they_were_saved(
     assert load_results(path).settings == settings
 
 
+def test_lists_of_numbers_take_a_line_and_strings_stay_as_they_are(tmp_path: Path):
+    settings = {"curve": [[1, 2.5, None], []], "names": ["a,  b", "[\n 1]"], "text": "[\n1,\n 2]"}
+    path = save_results(tmp_path / "a.json", dataclasses.replace(RESULTS, settings=settings))
+    assert load_results(path).settings == settings
+    assert "[ 1, 2.5, null ]" in path.read_text(encoding="utf-8")
+
+
 def test_numbers_of_a_diverged_run_are_saved_as_null(tmp_path: Path):
     diverged = dataclasses.replace(RESULTS, settings={"loss": np.array([1.0, np.nan, np.inf])})
     path = save_results(tmp_path / "a.json", diverged)

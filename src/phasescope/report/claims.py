@@ -6,6 +6,7 @@ import dataclasses
 import json
 import math
 import os
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -163,8 +164,14 @@ def save_results(path: str | os.PathLike[str], results: ExperimentResults) -> Pa
         ...     load_results(save_results(Path(folder) / "toy.json", results)) == results
         True
     """
-    write_atomic(path, json_text(results, "results"))
+    write_atomic(path, _lists_in_line(json_text(results, "results")))
     return Path(path)
+
+
+def _lists_in_line(text: str) -> str:
+    """JSON whose lists of plain numbers take a line each, not a line per number."""
+    # Within strings there are no line ends, and lists with strings stay as they are.
+    return re.sub(r"\[\n[^\[\]{}\"]*\]", lambda found: re.sub(r"\n\s*", " ", found[0]), text)
 
 
 def load_results(path: str | os.PathLike[str]) -> ExperimentResults:
