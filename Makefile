@@ -34,7 +34,7 @@ OTHER_TORCH := $(shell test "$(TORCH)" = "`cat $(VENV)/torch-installed 2>/dev/nu
 install: $(VENV)/ready-dev
 
 test: $(VENV)/ready-dev
-	$(BIN)/python -m pytest $(or $(ARGS),-n logical --dist worksteal)
+	$(BIN)/python -m pytest $(or $(ARGS),-n logical --maxprocesses 4 --dist worksteal)
 
 demo: $(VENV)/ready
 	$(BIN)/phasescope demo $(ARGS)
