@@ -163,6 +163,12 @@ def test_run_finishes_resumes_and_reports(tmp_path, capsys):
     assert "no result has the claims Z9; there are: A1, A2" in capsys.readouterr().err
 
 
+def test_a_run_shows_what_it_measured_and_names_what_it_did_not(tmp_path, capsys):
+    folder = str(tmp_path / "run")
+    assert main(["run", "s_curves", "--preset", "smoke", "--directory", folder]) == 0
+    assert "not measured by these runs: E1, E2, " in capsys.readouterr().out
+
+
 def test_list_names_the_experiments_with_their_claims(capsys):
     assert main(["list", "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)

@@ -286,14 +286,12 @@ def _finish_runs(
     found, path = finish(
         experiment, name, preset, results, results_file=results_file, report_file=report_file
     )
-    decided = found if as_json else [claim for claim in found if claim.verdict != "not tested"]
-    if decided:
-        _print_claims(decided, as_json=as_json)
-    if len(decided) < len(found):
-        untested = ", ".join(claim.id for claim in found if claim.verdict == "not tested")
-        _say(
-            f"not tested by these runs: {untested} (the report says what decides them)", quiet=False
-        )
+    measured = found if as_json else [claim for claim in found if claim.n_seeds]
+    if measured:
+        _print_claims(measured, as_json=as_json)
+    if len(measured) < len(found):
+        others = ", ".join(claim.id for claim in found if not claim.n_seeds)
+        _say(f"not measured by these runs: {others} (the report says how)", quiet=False)
     _say(f"report: {path}", quiet=as_json)
 
 
