@@ -152,7 +152,7 @@ def _scored(runs: Sequence[Results]) -> Iterator[str]:
             [t["beyond_shuffled"] for t in tables],
             begun,
         )
-        rows.append([label, *(str(OverSeeds(values)) for values in columns)])
+        rows.append([label, *(str(OverSeeds([float(v) for v in values])) for values in columns)])
     yield pages.markdown(
         ["score", "start", "most", "end", "random", "above shuffled", "begin to score"], rows
     )

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import phasescope as ps
-from phasescope.models import MLP
+from phasescope.models import MLP, seeded
 
 T = torch.tensor([0.0, 1.0, 2.0], dtype=torch.float64)
 
@@ -90,8 +90,11 @@ def test_a_measure_is_the_mean_over_samples_in_any_batches():
 
 
 def test_batch_norms_are_counted_anew_at_every_state():
-    model = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3), nn.Linear(3, 2))
-    x, y = 5 + torch.randn(64, 2), torch.randint(0, 2, (64,))
+    def layers() -> nn.Module:
+        return nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3), nn.Linear(3, 2))
+
+    model, generator = seeded(layers, 0), torch.Generator().manual_seed(0)
+    x, y = 5 + torch.randn(64, 2, generator=generator), torch.arange(64) % 2
     model.train()
     expected = functional.cross_entropy(model(x), y).item()
     stale = ps.StateMeasure(model, {"train": (x, y)})
