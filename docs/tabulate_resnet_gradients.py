@@ -7,14 +7,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pages
 
 from phasescope.experiments import resnet_gradients as experiment
 from phasescope.experiments.evidence import OverSeeds
 from phasescope.experiments.resnet_gradients import evidence
 from phasescope.experiments.resnet_gradients.config import FREEZING, NORMS, STITCHED, UNITS, Results
-from phasescope.experiments.resnet_gradients.unit_claims import NAMES
+from phasescope.experiments.resnet_gradients.unit_claims import NAMES, share_scoring
 from phasescope.experiments.settings import by_seed
 
 RESULTS = pages.results_file("resnet_gradients")
@@ -139,10 +138,7 @@ def _scored(runs: Sequence[Results]) -> Iterator[str]:
     rows = []
     for name, label in NAMES.items():
         tables = [r.numbers["units"]["scores"][name] for r in group]
-        shares = [
-            np.average(t["scoring"], axis=0, weights=r.numbers["units"]["sizes"])
-            for r, t in zip(group, tables, strict=True)
-        ]
+        shares = [share_scoring(r, name) for r in group]
         begun = [sum(name in e["scores"] for e in r.numbers["units"]["events"]) for r in group]
         columns = (
             [s[0] for s in shares],

@@ -115,6 +115,6 @@ __all__ = [
     "time_profiles",
     "time_vectors",
     "training_curves",
-    "values_by_setting",
     "unit_scores",
+    "values_by_setting",
 ]

@@ -100,11 +100,11 @@ __all__ = [
     "same_basin",
     "settled",
     "shuffled_masks",
+    "shuffled_weights",
     "train_curve",
     "train_masked",
     "train_stitch",
-    "waves",
-    "shuffled_weights",
     "vision_null",
     "vision_scores",
+    "waves",
 ]

@@ -151,7 +151,6 @@ class Factorization:
         X, Y = params["X"], params["Y"]
         if not self._grads or self._grads["X"].shape != X.mT.shape:
             self._check(X, Y)
-        if not self._grads or self._grads["X"].shape != X.mT.shape:
             self._grads = {name: torch.empty_like(params[name].mT) for name in ("X", "Y")}
         losses = X.new_empty(len(X))
         for block in self._blocks:

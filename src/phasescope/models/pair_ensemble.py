@@ -10,7 +10,6 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from phasescope.models.pair_forward import (
-    has_tables,
     logits_from_tables,
     pair_logits,
     pair_tables,
@@ -79,7 +78,7 @@ class PairEnsemble(nn.Module):
 
     def tables(self) -> dict[str, Tensor] | None:
         """What `forward` needs of the present weights alone; None if there is no such part."""
-        return pair_tables(self.weights(), self.shape) if has_tables(self.shape) else None
+        return pair_tables(self.weights(), self.shape)
 
     def from_tables(
         self, tables: dict[str, Tensor], pairs: Int64[Tensor, "*own n 2"]

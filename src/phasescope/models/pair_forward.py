@@ -61,8 +61,9 @@ def pair_logits(
     """
     visit = _visitor(hook)
     last = shape.n_layers - 1
-    if hook is None and has_tables(shape):
-        return logits_from_tables(pair_tables(params, shape), pairs, shape)
+    tables = pair_tables(params, shape) if hook is None else None
+    if tables is not None:
+        return logits_from_tables(tables, pairs, shape)
     if last == 0:
         x, z = _attend_tokens(params, pairs, shape, visit)
     else:
@@ -76,12 +77,7 @@ def pair_logits(
     return _plus(logits, params.get("unembed.b_U"))
 
 
-def has_tables(shape: Shape) -> bool:
-    """Whether `pair_tables` exist: one layer, read off at "=", which all pairs share."""
-    return shape.n_layers == 1 and shape.n_context == 3
-
-
-def pair_tables(params: Mapping[str, Tensor], shape: Shape) -> dict[str, Tensor]:
+def pair_tables(params: Mapping[str, Tensor], shape: Shape) -> dict[str, Tensor] | None:
     """What the logits need of the weights alone, whatever the pairs.
 
     Scores and values of every token, and products of weight matrices: before the nonlinearity and
@@ -90,13 +86,16 @@ def pair_tables(params: Mapping[str, Tensor], shape: Shape) -> dict[str, Tensor]
 
     Args:
         params: As for `pair_logits`.
-        shape: One of `has_tables`.
+        shape: The rest.
 
     Returns:
+        None unless there is one layer, read off at "=", which all pairs share; else
         ``scores{i}`` [*s, t, h] and ``values{i}`` [*s, t, he] of every token at position i,
         ``z_pre`` [*s, he, m], ``z_logits`` [*s, he, outputs], ``post_logits`` [*s, m, outputs] and
         the biases ``pre`` [*s, m] and ``logits`` [*s, outputs].
     """
+    if shape.n_layers > 1 or shape.n_context == 2:
+        return None
     streams = [_tokens_at(params, position, shape) for position in range(3)]
     query = _project(params, "Q", streams[-1], 0)
     tables = {}

@@ -17,7 +17,6 @@ from phasescope.models.activations import activation_function
 from phasescope.models.pair_forward import (
     Hook,
     Shape,
-    has_tables,
     logits_from_tables,
     pair_logits,
     pair_tables,
@@ -209,8 +208,6 @@ class PairTransformer(nn.Module):
 
     def tables(self) -> dict[str, Tensor] | None:
         """What `forward` needs of the present weights alone; None if there is no such part."""
-        if not has_tables(self.shape):
-            return None
         return pair_tables(dict(self.named_parameters()), self.shape)
 
     def from_tables(

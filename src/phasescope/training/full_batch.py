@@ -230,7 +230,7 @@ def _backward(
     model: nn.Module, examples: Examples, loss_fn: LossFunction, measure: Any
 ) -> tuple[Tensor, Tensor]:
     """Mean loss and accuracy of every seed, and the gradient of their sum."""
-    tables = model.tables() if measure is _measure and isinstance(model, _Tabulated) else None
+    tables = _tables(model, measure)
     if tables is None:
         losses, accuracy = measure(model, *examples, loss_fn)
         losses.sum().backward()
@@ -242,7 +242,6 @@ def _backward(
     def add(loss: Tensor, share: float) -> None:
         (share * loss.sum()).backward()
 
-    assert isinstance(model, _Tabulated)
     function = _from(model, leaves)
     n_seeds = len(model) if isinstance(model, Sized) else 1
     found = _in_blocks(function, examples, loss_fn, measure, n_seeds, add)
@@ -251,7 +250,12 @@ def _backward(
     return found
 
 
-def _from(model: _Tabulated, tables: dict[str, Tensor]) -> Callable[[Tensor], Tensor]:
+def _tables(model: nn.Module, measure: Any) -> dict[str, Tensor] | None:
+    """What the model can compute once for many calls; compiled code computes it along."""
+    return model.tables() if measure is _measure and isinstance(model, _Tabulated) else None
+
+
+def _from(model: Any, tables: dict[str, Tensor]) -> Callable[[Tensor], Tensor]:
     return lambda inputs: model.from_tables(tables, inputs)
 
 
@@ -259,12 +263,9 @@ def _evaluated(
     model: nn.Module, examples: Examples, loss_fn: LossFunction, measure: Any, n_seeds: int
 ) -> tuple[Tensor, Tensor]:
     """Mean loss and accuracy of every seed, without a gradient."""
-    function: Callable[[Tensor], Tensor] = model
     with torch.no_grad():
-        if measure is _measure and isinstance(model, _Tabulated):
-            tables = model.tables()
-            if tables is not None:
-                function = _from(model, tables)
+        tables = _tables(model, measure)
+        function = model if tables is None else _from(model, tables)
         return _in_blocks(function, examples, loss_fn, measure, n_seeds)
 
 

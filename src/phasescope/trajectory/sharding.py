@@ -174,11 +174,9 @@ class TensorNorms:
         """
         found = _norms_one_by_one(parts)
         if found is not None:
-            return (
-                self._summed(torch.tensor(found, dtype=torch.float64)).tolist()
-                if self._groups
-                else found
-            )
+            if not self._groups:
+                return found
+            return self._summed(torch.tensor(found, dtype=torch.float64)).tolist()
         wide = any(part.dtype == torch.float64 for part in parts)
         # Without it the norm of a half-precision tensor is rounded, or overflows, in that type.
         dtype = torch.float64 if wide else torch.float32

@@ -275,18 +275,17 @@ def _d11(toys: list[Results]) -> Claim | None:
     medians = {name: float(np.median(v)) for name, v in values.items()}
     never = {name: float(np.isinf(v).mean()) for name, v in values.items()}
     value = medians["poly to mono"]
-    interval = median_interval(values["poly to mono"]) if np.isfinite(value) else None
-    ends = {name: median_interval(v) for name, v in values.items()}
+    intervals = {name: median_interval(v) for name, v in values.items()}
     words = "; ".join(
         f"{name} {medians[name]:.3g}"
-        + ("" if (e := ends[name]) is None else f" [{e[0]:.3g}, {e[1]:.3g}]")
+        + ("" if (ends := intervals[name]) is None else f" [{ends[0]:.3g}, {ends[1]:.3g}]")
         + f" (none suffices in {never[name]:.0%})"
         for name in names
     )
     return claim(
         _D11,
         value if np.isfinite(value) else None,
-        interval,
+        intervals["poly to mono"],
         "pull λ (median over seeds)",
         f"same basin {medians['same basin']:.3g}, random target {medians['random']:.3g}",
         n,

@@ -212,13 +212,15 @@ def _plane(points: _Points) -> dict[str, Figure]:
 
 
 def _states(points: _Points) -> dict[str, Figure]:
-    """State against rank, of the settings in which features differ."""
+    """State against rank, of the settings of several seeds in which features differ."""
     curves = []
     for point, runs in points.items():
         if point.frequencies == "uniform" and not point.importance_power:
             continue
         parts = [result.numbers["points"][i] for result, i in runs]
         counts = [len(part["per_seed"]["loss"]) for part in parts]
+        if sum(counts) < 2:  # no share, and intervals from 0 to 1 all over the panel
+            continue
         mono = np.average([part["by_feature"]["mono"] for part in parts], axis=0, weights=counts)
         found = [share(np.arange(sum(counts)) < round(m * sum(counts))) for m in mono]
         ranks = np.arange(1, len(mono) + 1, dtype=float)

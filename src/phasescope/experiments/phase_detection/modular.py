@@ -18,7 +18,12 @@ from phasescope.experiments.phase_detection.system import (
 )
 from phasescope.models import PairTransformer, QuadraticMLP
 from phasescope.models.pair_forward import Hook, Shape, pair_logits
-from phasescope.training import EnsembleAdam, ensemble_gradients
+from phasescope.training import (
+    EnsembleAdam,
+    cross_entropy_float32,
+    cross_entropy_float64,
+    ensemble_gradients,
+)
 
 N_RECORDS = 240
 SPECTRAL = "share of the spectrum in one frequency"
@@ -158,6 +163,8 @@ class Transformers:
         self._frozen = {n: v for n, v in stacked.items() if n not in self.params}
         self._shape: Shape = members[0].shape
         self._table = table
+        wide = dtype == torch.float64
+        self._losses = cross_entropy_float64 if wide else cross_entropy_float32
         rows = torch.stack([own.nonzero().flatten() for own in table.train])
         self._train = table.pairs[rows], table.labels.gather(1, rows)
 
@@ -170,12 +177,12 @@ class Transformers:
     def train_loss(self, params: Mapping[str, Tensor], step: int) -> Tensor:
         """Mean over the training pairs of every seed, all of them at every step."""
         pairs, labels = self._train
-        return _cross_entropy(self.outputs(params, pairs), labels).mean(1)
+        return self._losses(self.outputs(params, pairs), labels).mean(1)
 
     def measures(self, params: Mapping[str, Tensor], hook: Hook | None = None) -> dict[str, Tensor]:
         """Test loss and both accuracies; the hook sees all pairs of the table."""
         out = self.outputs(params, self._table.pairs, hook)
-        return self._table.measures(out, _cross_entropy(out, self._table.labels))
+        return self._table.measures(out, self._losses(out, self._table.labels))
 
 
 def transformer_system(
@@ -232,10 +239,6 @@ def transformer_system(
         (Progress(KEYS, 0.1, keys),),
         decay=learning_rate * weight_decay,
     )
-
-
-def _cross_entropy(out: Tensor, labels: Tensor) -> Tensor:
-    return out.logsumexp(-1) - out.gather(-1, labels.expand(out.shape[:-1])[..., None]).squeeze(-1)
 
 
 def one_frequency(basis: FourierBasis, values: Tensor) -> Tensor:

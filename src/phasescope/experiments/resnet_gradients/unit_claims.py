@@ -129,16 +129,15 @@ def _count(result: Results) -> float:
     return float(len(result.numbers["units"]["events"]))
 
 
-def scoring_at_end(result: Results, name: str) -> float:
-    """Share of the units of a network whose score is above the threshold at the end."""
+def share_scoring(result: Results, name: str) -> np.ndarray:
+    """Share of the units of a network whose score is above the threshold, at every checkpoint."""
     units: dict[str, Any] = result.numbers["units"]
-    last = np.array(units["scores"][name]["scoring"])[:, -1]
-    return float(np.average(last, weights=units["sizes"]))
+    return np.average(units["scores"][name]["scoring"], axis=0, weights=units["sizes"])
 
 
 def _at_end(runs: Runs) -> str:
     return ", ".join(
-        f"{label} {told([scoring_at_end(r, name) for r in runs.values()])}"
+        f"{label} {told([float(share_scoring(r, name)[-1]) for r in runs.values()])}"
         for name, label in NAMES.items()
     )
 

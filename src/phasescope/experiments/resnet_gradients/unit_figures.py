@@ -9,7 +9,7 @@ import numpy as np
 
 import phasescope as ps
 from phasescope.experiments.resnet_gradients.config import Results
-from phasescope.experiments.resnet_gradients.unit_claims import NAMES
+from phasescope.experiments.resnet_gradients.unit_claims import NAMES, share_scoring
 from phasescope.experiments.resnet_gradients.units import LEVEL, N_NULL, SCORES
 
 if TYPE_CHECKING:
@@ -23,20 +23,17 @@ _THRESHOLD = (
 
 def scoring_over_training(results: Sequence[Results]) -> Figure | None:
     """Share of units above the threshold at every checkpoint; None if none were scored."""
-    runs = [r.numbers["units"] for r in results if "units" in r.numbers]
+    runs = [r for r in results if "units" in r.numbers]
     if not runs:
         return None
-    steps = np.array(runs[0]["steps"])
-    runs = [r for r in runs if len(r["steps"]) == len(steps)]
-    bundles = []
-    for name, label in NAMES.items():
-        tables = [r["scores"][name] for r in runs]
-        shares = [
-            np.average(t["scoring"], axis=0, weights=r["sizes"])
-            for r, t in zip(runs, tables, strict=True)
-        ]
-        bundles.append(ps.figures.Bundle(label, steps, np.array(shares)))
-    random = [np.mean([r["scores"][n]["random_scoring"] for n in SCORES]) for r in runs]
+    steps = np.array(runs[0].numbers["units"]["steps"])
+    runs = [r for r in runs if len(r.numbers["units"]["steps"]) == len(steps)]
+    bundles = [
+        ps.figures.Bundle(label, steps, np.array([share_scoring(r, name) for r in runs]))
+        for name, label in NAMES.items()
+    ]
+    tables = [r.numbers["units"]["scores"] for r in runs]
+    random = [np.mean([t[name]["random_scoring"] for name in SCORES]) for t in tables]
     bundles.append(
         ps.figures.Bundle(
             "random networks, mean of the scores",

@@ -7,7 +7,7 @@ Letters: u units of all layers, t checkpoints, i intervals between them.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, get_args
 
@@ -21,7 +21,7 @@ from phasescope.datasets import VisionStimuli, vision_stimuli
 from phasescope.experiments.resnet_gradients.config import Config
 from phasescope.experiments.resnet_gradients.training import images, network
 from phasescope.experiments.resnet_gradients.unit_parts import Units, units_of
-from phasescope.interventions import shuffled_weights, vision_scores
+from phasescope.interventions import shuffled_weights, vision_null, vision_scores
 
 SCORES = get_args(VisionScore)
 N_NULL = 20  # random networks, and as many orders of the final weights
@@ -30,7 +30,8 @@ BEFORE, AFTER = 2, 6  # intervals before a unit scores, and after it
 N_CONTROLS = 3
 RANDOM = 3000  # added to the seed of a run for the random networks
 _DIRECTIONS = 12
-_N_STATISTICS = 512  # images from which batch norms and curve detectors take their statistics
+_N_STATISTICS = 512  # images from which batch norms take their statistics
+_N_NATURAL = 256  # images from which it is known how strong a response is
 
 
 def measured_units(recorded: ps.Run, config: Config) -> tuple[dict[str, Any], Tensor]:
@@ -54,7 +55,7 @@ def measured_units(recorded: ps.Run, config: Config) -> tuple[dict[str, Any], Te
     scores = torch.stack([_joined(s, units) for s in found], -1)
     seeds = [config.seed * 100_000 + RANDOM + i for i in range(N_NULL)]
     null, shuffled = (
-        _null([_scored(m, units, x, stimuli) for m in networks], units)
+        _null(networks, units, x, stimuli)
         for networks in (
             (network(config, seed).eval() for seed in seeds),
             (shuffled_weights(model, seed=seed).eval() for seed in seeds),
@@ -83,21 +84,31 @@ def measured_units(recorded: ps.Run, config: Config) -> tuple[dict[str, Any], Te
     return numbers, scores.float()
 
 
+def _knowing(model: nn.Module, x: Tensor) -> nn.Module:
+    """The network, its batch norms with the statistics of the images."""
+    batches = [(part,) for part in x.split(128)]
+    model.load_state_dict(ps.reestimate_batch_norm(model, model.state_dict(), batches))
+    return model
+
+
 def _scored(
     model: nn.Module, units: Units, x: Tensor, stimuli: VisionStimuli
 ) -> dict[str, ps.VisionScores]:
-    """Scores of every layer, batch norms having the statistics of the training images."""
-    batches = [(part,) for part in x.split(128)]
-    model.load_state_dict(ps.reestimate_batch_norm(model, model.state_dict(), batches))
-    return vision_scores(model, units.sites, stimuli=stimuli, images=x[:256])
+    """Scores of every layer."""
+    return vision_scores(_knowing(model, x), units.sites, stimuli=stimuli, images=x[:_N_NATURAL])
 
 
 def _joined(scores: Mapping[str, ps.VisionScores], units: Units) -> Tensor:
     return torch.stack([torch.cat([scores[s][name] for s in units.sites]) for name in SCORES])
 
 
-def _null(networks: list[dict[str, ps.VisionScores]], units: Units) -> list[ps.VisionNull]:
-    return [ps.VisionNull.of([scores[site] for scores in networks]) for site in units.sites]
+def _null(
+    networks: Iterable[nn.Module], units: Units, x: Tensor, stimuli: VisionStimuli
+) -> list[ps.VisionNull]:
+    """Of every layer."""
+    known = (_knowing(model, x) for model in networks)
+    found = vision_null(known, units.sites, stimuli=stimuli, images=x[:_N_NATURAL])
+    return [found[site] for site in units.sites]
 
 
 def _exceeded(scores: Tensor, null: list[ps.VisionNull], units: Units) -> Tensor:
