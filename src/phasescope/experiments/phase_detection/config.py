@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import torch
+
 from phasescope.experiments.phase_detection.bias_phase import bias_phase_system
 from phasescope.experiments.phase_detection.factors import (
     factors_system,
@@ -54,6 +56,7 @@ WITHOUT: dict[str, Maker] = {
     "power_law": regression_system,
     "regression": partial(regression_system, d=50, spectrum=0.0, batch_size=16, n_steps=1000),
     "rate_drops": partial(regression_system, batch_size=8, rate_drops=(1000, 2500)),
+    "slingshots_float64": partial(slingshots_system, dtype=torch.float64),
 }
 SYSTEMS: dict[str, Maker] = {**WITH_EVENTS, **SPIKES, **WITHOUT}
 _TWENTY = ("random_labels", "memoriser", "power_law", "regression", "rate_drops")

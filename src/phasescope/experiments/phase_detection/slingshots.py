@@ -64,9 +64,9 @@ def slingshots_system(
     """A one-layer transformer memorises with Adam and without decay, and is slung about.
 
     The training loss sinks towards 1e-7, the last layer grows, the loss leaps by many orders within
-    some ten steps, the representation turns, and it begins again about every 870 steps. In pilots
-    (two seeds) with the same weights, pairs and settings in float64 the loss went on to sink and
-    there was no burst: it seems to be the rounding of float32 that makes these slingshots. An event
+    some ten steps, the representation turns, and it begins again about every 870 steps. With the
+    same initial weights, pairs and settings in float64 (the system `slingshots_float64`) the loss
+    goes on to sink and there is no burst: the rounding of float32 makes these slingshots. An event
     is a burst of the turning; where it takes place is not said. Components are the weight matrices.
 
     Args:
