@@ -146,6 +146,49 @@ def test_losses_are_computed_in_their_precision():
             torch.testing.assert_close(own[seed], wanted(outputs[seed]))
 
 
+@pytest.mark.parametrize("loss_fn", [cross_entropy_float64, cross_entropy_float32])
+def test_a_sure_network_gets_no_subnormal_gradients(loss_fn: Callable[[Tensor, Tensor], Tensor]):
+    (pairs, labels), _ = examples()
+    model = small()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(4)  # logits a hundred nats apart
+
+    def gradients(loss: Tensor) -> list[Tensor]:
+        return list(torch.autograd.grad(loss, list(model.parameters())))
+
+    exact = gradients(functional.cross_entropy(model(pairs).double(), labels))
+    found = gradients(loss_fn(model(pairs), labels).mean())
+    logits = model(pairs).detach().requires_grad_()
+    loss_fn(logits, labels).sum().backward()
+    assert logits.grad is not None
+    least = logits.grad[logits.grad != 0].abs().min().item()
+    assert least > 2.0**40 * torch.finfo(torch.float32).tiny
+    plain = logits.detach().double().requires_grad_()
+    functional.cross_entropy(plain, labels, reduction="sum").backward()
+    assert plain.grad is not None
+    assert bool((plain.grad.float().abs() < 1e-30).any())  # there was something to leave out
+    for a, b in zip(found, exact, strict=True):
+        torch.testing.assert_close(a, b, rtol=2e-4, atol=1e-6 * float(b.abs().max()))
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:DeprecationWarning")
+def test_losses_can_be_differentiated_twice_and_in_both_directions():
+    logits = torch.randn(3, 5, dtype=torch.float64, requires_grad=True)
+    labels = torch.tensor([0, 1, 4])
+
+    def loss(x: Tensor) -> Tensor:
+        return cross_entropy_float64(x, labels)
+
+    assert torch.autograd.gradcheck(loss, logits, check_forward_ad=True)
+    assert torch.autograd.gradgradcheck(loss, logits)
+    one_by_one = torch.func.vmap(torch.func.grad(lambda x: loss(x).sum()))
+    stacked = torch.randn(2, 3, 5, dtype=torch.float64)
+    torch.testing.assert_close(
+        one_by_one(stacked)[1], torch.func.grad(lambda x: loss(x).sum())(stacked[1])
+    )
+
+
 def adamw_rule(**settings: Any) -> EnsembleAdam:
     return EnsembleAdam(**settings, decoupled=True)
 
