@@ -219,7 +219,8 @@ def test_small_models_that_do_not_grok_refute_that_results_survive():
 @pytest.mark.parametrize(("n_seeds", "most"), [(9, "inconclusive"), (4, "not tested")])
 def test_too_few_seeds_give_no_verdict(n_seeds: int, most: str):
     found = verdicts(planted(n_seeds, effects=AS_CLAIMED, gelu=0.3, silu=0.8))
-    assert {verdict for id, verdict in found.items() if id not in SPECTRA_IDS} == {most}
+    elsewhere = (*SPECTRA_IDS, "B13")  # planted in test_grokking_spectra and _carriers
+    assert {verdict for id, verdict in found.items() if id not in elsewhere} == {most}
 
 
 def test_without_runs_nothing_is_tested():

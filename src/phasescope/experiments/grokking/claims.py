@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from phasescope.experiments.grokking.activations import activation_claims
+from phasescope.experiments.grokking.carriers import carrier_claim
 from phasescope.experiments.grokking.config import SMOKE, Results
 from phasescope.experiments.grokking.evidence import Evidence
 from phasescope.experiments.grokking.growth_claims import growth_claims
@@ -29,11 +30,13 @@ def claims(results: Sequence[Results]) -> list[Claim]:
     """
     evidence = Evidence(results)
     of_keys, of_circuits = growth_claims(evidence)
+    long = [r for r in results if r.config.n_steps > SMOKE.n_steps]
     return [
         *operation_claims(evidence),
         *activation_claims(evidence),
         *optimizer_claims(evidence),
         of_keys,
-        *spectra_claims([r for r in results if r.config.n_steps > SMOKE.n_steps]),
+        *spectra_claims(long),
         of_circuits,
+        carrier_claim(long),
     ]

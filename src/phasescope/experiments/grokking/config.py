@@ -16,7 +16,7 @@ from phasescope.training import TrainingCurves
 SOURCE = "Nanda et al. (2023), and the post on operations and activations that varied it"
 RUNTIME = "two cores: the default in half a minute, a published run (p = 113) in half an hour"
 SPECTRA_IDS = ("A9", "A10", "A11", "A12", "A13", "A14", "A15", "A17", "A19")
-CLAIM_IDS = (*(f"C{i}" for i in range(1, 23)), *SPECTRA_IDS, "E12")
+CLAIM_IDS = (*(f"C{i}" for i in range(1, 23)), *SPECTRA_IDS, "E12", "B13")
 
 
 @dataclass(frozen=True)

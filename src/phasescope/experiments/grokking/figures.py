@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 import phasescope as ps
+from phasescope.experiments.grokking.carriers import carrier_figures
 from phasescope.experiments.grokking.config import Results, setting
 from phasescope.experiments.grokking.overview import overview
 from phasescope.experiments.grokking.spectra_figures import spectra_figures
@@ -75,7 +76,7 @@ def figures(results: Sequence[Results]) -> dict[str, Any]:
                 steps=steps,
                 losses={"train": curves.train_loss.numpy(), "test": curves.test_loss.numpy()},
             )
-    return found | spectra_figures(results)
+    return found | spectra_figures(results) | carrier_figures(results)
 
 
 def _phases(numbers: dict[str, Any], last: int) -> list[Stretch]:

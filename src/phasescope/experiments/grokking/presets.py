@@ -54,6 +54,8 @@ SIZES: tuple[Config, ...] = (
 )
 # One run per seed, recorded: weights and gradients of every sixth step, for their spectra.
 SPECTRA: tuple[Config, ...] = tuple(replace(DEFAULT, spectra_every=6, seed=i) for i in range(10))
+# Of the ten that are recorded nine grok, and only those have carriers.
+CARRIERS: tuple[Config, ...] = tuple(replace(DEFAULT, seed=i) for i in range(10, 13))
 # Key frequencies are fitted where a seed groks, and nine of the first ten seeds of BASE do.
 FURTHER_SEEDS = replace(BASE, seed=1)
 PUBLISHED = Config(
@@ -73,7 +75,8 @@ PRESETS: dict[str, tuple[Config, ...]] = {
     "optimizers": OPTIMIZERS,
     "sizes": SIZES,
     "spectra": SPECTRA,
-    "small": (*GRID, FURTHER_SEEDS, *OPTIMIZERS, *SIZES, *SPECTRA),
+    "carriers": CARRIERS,
+    "small": (*GRID, FURTHER_SEEDS, *OPTIMIZERS, *SIZES, *SPECTRA, *CARRIERS),
     "paper": tuple(
         replace(PUBLISHED, operation=operation, activation=activation)
         for operation in OPERATIONS

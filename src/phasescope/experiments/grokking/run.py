@@ -8,12 +8,14 @@ from typing import Any
 
 import phasescope as ps
 from phasescope.experiments.grokking.batch import run_batch
+from phasescope.experiments.grokking.carriers import carriers
 from phasescope.experiments.grokking.config import Config, Detail, Results
 from phasescope.experiments.grokking.frames import frames_of
 from phasescope.experiments.grokking.measures import measured
 from phasescope.experiments.grokking.scales import recorded_scales, scales_numbers
 from phasescope.experiments.grokking.spectra import check_enough_steps, spectra
 from phasescope.experiments.grokking.training import curves_of, measured_rows, network_at, train
+from phasescope.models import PairTransformer
 
 Progress = Callable[[float, str], None]
 
@@ -39,18 +41,23 @@ def run(config: Config, directory: Path, *, progress: Progress | None = None) ->
     recorded = train(config, directory, progress=lambda share: tell(0.9 * share, "training"))
     detail = _detail(config, recorded)
     rows = {int(recorded["weights"].steps[row]): row for row in measured_rows(config, recorded)}
+
+    def network(step: int) -> PairTransformer:
+        return network_at(config, recorded, rows[step])
+
     found = measured(
         config,
         list(rows),
-        lambda step: network_at(config, recorded, rows[step]),
+        network,
         detail.curves,
         lambda share: tell(0.9 + 0.05 * share, "measuring"),
     )
     numbers = {"n_parameters": sum(p.numel() for p in detail.final.parameters())} | found
     numbers["scales"] = scales_numbers(detail.scales, found)
+    events = found["times"] | {phase["name"]: phase["start"] for phase in found["phases"]}
+    keys = found["final_measures"]["restricted_keys"]
+    numbers["carriers"] = carriers(config, list(rows), network, keys, events)
     if config.spectra_every:
-        events = found["times"] | {phase["name"]: phase["start"] for phase in found["phases"]}
-        keys = found["final_measures"]["restricted_keys"]
         numbers["spectra"] = spectra(
             config, recorded, events, keys, lambda share: tell(0.95 + 0.05 * share, "spectra")
         )
