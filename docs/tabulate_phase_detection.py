@@ -31,7 +31,7 @@ from phasescope.experiments.phase_detection.rates import Row, mean, rates, stray
 from phasescope.experiments.phase_detection.scoring import ANY, SIGNALS
 
 RESULTS = pages.results_file("phase_detection")
-# Not decided on, and searched where time allowed.
+# Not decided on; of runs that were searched with every signal.
 OTHERS = ("relative_update", "update_cosine", ANY)
 MARKS = ("<!-- results -->", "<!-- end of results -->")
 

@@ -23,7 +23,7 @@ from phasescope.experiments.phase_detection.system import System
 
 SOURCE = '"What\'s going on with Per-Component Weight Updates?" (LessWrong)'
 RUNTIME = (
-    "one core: 1 to 4 minutes per system whose runs are packaged; training them anew takes up to "
+    "one core: up to a minute per system whose runs are packaged; training them anew takes up to "
     "4 minutes more"
 )
 CLAIM_IDS = ("B19", "B20")
