@@ -28,12 +28,9 @@ from phasescope.analysis.changepoints import ChangePoints, change_points
 from phasescope.analysis.composition import Composition, composition
 from phasescope.analysis.connectivity import (
     PathValues,
-    Plane,
-    PlaneValues,
     StateMeasure,
     linear_path,
     path_values,
-    plane_values,
     random_target,
     state_distance,
 )
@@ -101,6 +98,7 @@ from phasescope.analysis.phases import (
     grok_times,
     grokking_phases,
 )
+from phasescope.analysis.planes import Plane, PlaneValues, plane_values
 from phasescope.analysis.profiles import (
     ProfileStatistic,
     TimeProfiles,

@@ -135,6 +135,32 @@ def test_values_on_a_plane_are_those_of_its_states():
     assert grid.values["loss"][4, 2] == 2
 
 
+def test_random_targets_and_distances_keep_ties():
+    generator = torch.Generator().manual_seed(0)
+    a, b = torch.randn(2, 3, 4, generator=generator)
+    first = {"embed": a, "head": a.clone(), "bias": torch.zeros(4), "other bias": torch.zeros(4)}
+    second = {"embed": b, "head": b.clone(), "bias": torch.ones(4), "other bias": torch.ones(4)}
+    target = ps.random_target(first, second, generator)
+    assert torch.equal(target["embed"], target["head"])
+    assert not torch.equal(target["bias"], target["other bias"])  # constants are equal by chance
+    expected = ((a - b).double().square().sum() + 8).sqrt().item()
+    assert ps.state_distance(first, second) == pytest.approx(expected)
+    assert ps.state_distance(first, target) == pytest.approx(expected)
+
+
+def test_the_mean_output_knows_nothing():
+    model = MLP((4, 3, 2))
+    x = torch.randn(50, 4, generator=torch.Generator().manual_seed(0))
+    y = (x[:, 0] > 0).long()
+    measure = ps.StateMeasure(model, {"test": (x, y)}, batch_size=16)
+    with torch.no_grad():
+        mean = model(x).mean(0).expand(50, 2)
+    found = measure.uninformed(model.state_dict())
+    best = min(functional.cross_entropy(a * mean, y).item() for a in (0, 0.25, 0.5, 0.75, 1))
+    assert found["test loss"] == pytest.approx(best, rel=1e-5)
+    assert found["test accuracy"] == pytest.approx(float((mean.argmax(1) == y).double().mean()))
+
+
 def test_what_does_not_fit_is_refused():
     line = ps.linear_path(at(0.0), at(1.0))
     with pytest.raises(ValueError, match="at least 3 places"):
@@ -142,11 +168,23 @@ def test_what_does_not_fit_is_refused():
     with pytest.raises(ValueError, match="finite numbers at both ends are required"):
         ps.path_values(lambda s: {"loss": 1 / s["w"].item() if s["w"] else float("inf")}, line)
     values = ps.path_values(lambda s: {"loss": 0.0}, line)
-    with pytest.raises(ValueError, match="a barrier of one of loss over 'line' or 'mean'"):
+    with pytest.raises(ValueError, match="one of 'loss', but 'test loss' arrived"):
         values.barrier("test loss")
+    with pytest.raises(ValueError, match="over 'line' or 'mean' can be given, but over='ends'"):
+        values.barrier(over="ends")
+    two = ps.path_values(lambda s: {"train loss": 0.0, "test loss": 1.0}, line)
+    with pytest.raises(ValueError, match="one of 'train loss', 'test loss', but None arrived"):
+        two.barrier()
+    only = ps.path_values(lambda s: {"test loss": 1.0, "test accuracy": 1.0}, line)
+    assert only.barrier() == 0
+    assert only.average() == 1
     with pytest.raises(ValueError, match=r"'w' has shape \(1,\) in the first and \(2,\)"):
         ps.linear_path(at(0.0), at(0.0, 1.0))
     with pytest.raises(ValueError, match="do not lie on one line"):
         ps.Plane.through(at(0.0, 0.0), at(1.0, 1.0), at(2.0, 2.0))
+    generator = torch.Generator().manual_seed(0)
+    ends = [{"w": torch.randn(500, generator=generator)} for _ in range(2)]
+    with pytest.raises(ValueError, match="do not lie on one line"):  # but for rounding
+        ps.Plane.through(*ends, ps.linear_path(*ends)(0.3))
     with pytest.raises(ValueError, match="as many targets as inputs"):
         ps.StateMeasure(MLP((4, 3, 2)), {"test": (torch.zeros(3, 4), torch.zeros(2))})

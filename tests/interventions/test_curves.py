@@ -84,3 +84,16 @@ def test_what_cannot_be_trained_is_said():
         train_curve(lambda s, b: 0.1, *ENDS, [None], n_steps=1)
     with pytest.raises(TypeError, match=r"it is a tensor of shape \(2,\)\. Take the mean"):
         train_curve(lambda s, b: s["w"].expand(2), *ENDS, [None], n_steps=1)
+
+
+def test_running_statistics_are_not_trained_by_default():
+    ends = [{"w": torch.tensor([x]), "0.running_mean": torch.tensor([x])} for x in (0.0, 1.0)]
+    curve = train_curve(
+        lambda s, b: (s["w"] + s["0.running_mean"].detach()).square().sum(),
+        *ends,
+        [None],
+        n_steps=1,
+    ).curve
+    assert curve.bends[1]["0.running_mean"].item() == 0.5
+    assert curve.bends[1]["w"].item() != 0.5
+    assert "tensor" not in repr(curve)

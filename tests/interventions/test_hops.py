@@ -139,6 +139,12 @@ def test_bad_input_is_refused():
 
 
 @pytest.mark.usefixtures("unchecked_types")
+def test_batches_must_be_a_function():
+    with pytest.raises(TypeError, match=r"a function that returns .* a list arrived\. Pass lambda"):
+        hop_strength(well(1.0), LEFT, RIGHT, [None] * 9, bool, n_pull=1, n_release=1)
+
+
+@pytest.mark.usefixtures("unchecked_types")
 @pytest.mark.parametrize("answer", [0.3, torch.tensor(0.3), float("nan"), None])
 def test_a_barrier_in_place_of_an_answer_is_refused(answer: object):
     with pytest.raises(

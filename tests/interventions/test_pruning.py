@@ -188,6 +188,29 @@ def test_regrowth_keeps_the_count_and_begins_at_zero(grow):
     assert changed == [3, 6, 9]
 
 
+def test_the_callers_masks_stay_and_gradients_of_grown_masks_are_sparse():
+    def fit(masks) -> tuple[list[Tensor], SparseTraining]:
+        model = seeded(lambda: MLP((6, 8, 2)), 0)
+        optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
+        sparse = SparseTraining(model, optimizer, masks, grow="gradient", every=2, until=9)
+        for _ in range(10):
+            sparse.zero_grad()
+            nn.functional.cross_entropy(model(X), Y).backward()
+            sparse.step()
+            for n, p in sparse.parameters.items():
+                assert p.grad is not None
+                assert not p.grad[~sparse.masks[n]].any()
+        return list(model.parameters()), sparse
+
+    masks = half_masks(MLP((6, 8, 2)))
+    before = {n: m.clone() for n, m in masks.items()}
+    first, sparse = fit(masks)
+    again, _ = fit(masks)
+    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+    assert all(torch.equal(m, before[n]) for n, m in masks.items())
+    assert any(not torch.equal(m, before[n]) for n, m in sparse.masks.items())
+
+
 def test_what_is_dropped_and_grown_at_once_loses_its_value():
     """Published code lets such a weight keep it."""
     model = nn.Linear(4, 1, bias=False)
@@ -296,6 +319,11 @@ def test_bad_settings_are_refused(unchecked_types: None):
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     with pytest.raises(ValueError, match=r"for the mask 'fc1.weight', but it has shape \(8, 6\)"):
         SparseTraining(model, optimizer, {"fc1.weight": torch.ones(3, dtype=torch.bool)})
+    with pytest.raises(ValueError, match=r"of torch.bool, but 'fc1.weight' is of torch.float32"):
+        SparseTraining(model, optimizer, {"fc1.weight": torch.ones(model.fc1.weight.shape)})
+    other = torch.optim.SGD(seeded(lambda: MLP((6, 8, 2)), 1).parameters(), lr=0.1)
+    with pytest.raises(ValueError, match=r"'fc1.weight' is not among its 4 parameters"):
+        SparseTraining(model, other, half_masks(model))
     with pytest.raises(ValueError, match="growth at random needs generator="):
         SparseTraining(model, optimizer, half_masks(model), grow="random", until=3)
     with pytest.raises(ValueError, match="the step from which masks stay"):
@@ -313,6 +341,15 @@ def test_bad_settings_are_refused(unchecked_types: None):
         regrown_mask(torch.ones(2), torch.tensor([True, False]), torch.ones(2), 2)
     with pytest.raises(ValueError, match=r"prunable holds \['v'\]"):
         prune_iteratively(lambda s, m: s, {"w": torch.ones(2)}, ["v"], n_levels=1)
+    with pytest.raises(ValueError, match=r"the text 'weight'\. Pass \['weight'\]"):
+        prune_iteratively(lambda s, m: s, {"w": torch.ones(2)}, "weight", n_levels=1)
+    with pytest.raises(TypeError, match=r"train must return .* but it returned NoneType"):
+        prune_iteratively(lambda s, m: None, {"w": torch.ones(2)}, ["w"], n_levels=1)
+    lost = torch.tensor([1.0, float("nan")])
+    with pytest.raises(ValueError, match="1 of 2 entries of 'w' are NaN"):
+        pruned_masks({"w": lost}, {"w": torch.ones(2, dtype=torch.bool)}, 0.5)
+    left = pruned_masks({"w": lost}, {"w": torch.tensor([True, False])}, 0.0)
+    assert left["w"].tolist() == [True, False]  # what is masked does not count
     with pytest.raises(ValueError, match=r"a mask of shape \(1, 2\), seeds first"):
         MaskedEnsemble(EnsembleSGD(0.1), {"w": torch.ones(2, dtype=torch.bool)}).update(
             {"w": torch.ones(1, 2)}, {"w": torch.ones(1, 2)}

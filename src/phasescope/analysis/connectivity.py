@@ -1,4 +1,4 @@
-"""Loss along paths between the weights of two models, and on planes through three.
+"""Loss along paths between the weights of two models.
 
 Axes: n points of a path, P parameters.
 """
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from phasescope.analysis.permutations import reestimate_batch_norm
+from phasescope.models.calling import call_at, tied_names, with_ties
 from phasescope.models.evaluation import evaluating
 
 State = Mapping[str, Tensor]
@@ -37,8 +38,12 @@ class StateMeasure:
         statistics: Tuples of inputs from which the running statistics of batch norms are counted
             anew at every state, see `reestimate_batch_norm`; by default they are the state's own.
 
+    Tied weights count once: a state may have them under any of their names.
+
     Raises:
-        ValueError: There are no data, or as many inputs as targets are not given.
+        ValueError: There are no data, or as many inputs as targets are not given; or, when called,
+            the model or the loss fails on a set.
+        TypeError: A set is no pair of tensors, or the loss does not take what the model returns.
 
     Example:
         >>> model = nn.Linear(2, 2)
@@ -57,6 +62,7 @@ class StateMeasure:
         batch_size: int = 1000,
         statistics: Sequence[tuple[Any, ...]] | None = None,
     ) -> None:
+        check_sets(data)
         lengths = {name: (len(x), len(y)) for name, (x, y) in data.items()}
         if not data or any(n != m or not n for n, m in lengths.values()):
             raise ValueError(
@@ -65,9 +71,11 @@ class StateMeasure:
             )
         self.model, self._data, self._loss = model, dict(data), loss
         self._batch_size, self._statistics = batch_size, statistics
+        self._tied = tied_names(model)
 
     def __call__(self, state: State) -> dict[str, float]:
         """The numbers at a state."""
+        state = with_ties(state, self._tied)
         if self._statistics is not None:
             state = reestimate_batch_norm(self.model, state, self._statistics)
         result: dict[str, float] = {}
@@ -79,10 +87,8 @@ class StateMeasure:
                     inputs.split(self._batch_size), targets.split(self._batch_size), strict=True
                 )
                 for x, y in batches:
-                    out = torch.func.functional_call(
-                        self.model, dict(state), (x,), tie_weights=False
-                    )
-                    total += self._mean_loss(out, y) * len(x)
+                    out, mean_loss = self._outputs(state, name, x, y)
+                    total += mean_loss * len(x)
                     labels = labels and isinstance(out, Tensor) and out.ndim == 2
                     if labels:
                         correct += int((out.argmax(1) == y).sum())
@@ -90,6 +96,55 @@ class StateMeasure:
                 if labels:
                     result[f"{name} accuracy"] = correct / len(inputs)
         return result
+
+    def uninformed(self, state: State) -> dict[str, float]:
+        """The numbers of the best model that gives one answer to every input: it knows nothing.
+
+        Answers between none (zeros) and the mean of the outputs, in quarters, are tried.
+
+        Args:
+            state: Whose outputs are averaged.
+
+        Returns:
+            By name, of every set; nothing where outputs are no tensors with a row for each input.
+        """
+        state = with_ties(state, self._tied)
+        if self._statistics is not None:
+            state = reestimate_batch_norm(self.model, state, self._statistics)
+        result: dict[str, float] = {}
+        with evaluating(self.model):
+            for name, (inputs, targets) in self._data.items():
+                total = None
+                for x, y in zip(
+                    inputs.split(self._batch_size), targets.split(self._batch_size), strict=True
+                ):
+                    out, _ = self._outputs(state, name, x, y)
+                    if not isinstance(out, Tensor) or not out.ndim or len(out) != len(x):
+                        return {}
+                    total = out.sum(0) if total is None else total + out.sum(0)
+                assert total is not None
+                answer = (total / len(inputs)).expand(len(inputs), *total.shape)
+                result[f"{name} loss"] = min(
+                    self._mean_loss(share / 4 * answer, targets) for share in range(5)
+                )
+                if not targets.is_floating_point() and targets.ndim == 1 and answer.ndim == 2:
+                    right = (answer.argmax(1) == targets).double().mean()
+                    result[f"{name} accuracy"] = right.item()
+        return result
+
+    def _outputs(self, state: State, name: str, x: Tensor, y: Tensor) -> tuple[Any, float]:
+        """What the model returns on a batch of a set, and its mean loss."""
+        try:
+            out = call_at(self.model, state, self._tied, (x,))
+            return out, self._mean_loss(out, y)
+        except (RuntimeError, ValueError, IndexError) as error:
+            weights = {str(v.dtype) for v in state.values() if v.is_floating_point()}
+            raise ValueError(
+                f"the model and the loss must take inputs and targets of the set {name!r}, but "
+                f"with inputs {tuple(x.shape)} {x.dtype}, targets {tuple(y.shape)} {y.dtype} and "
+                f"weights of {', '.join(sorted(weights))} it failed: {error}. Convert what does "
+                "not fit, or pass loss=."
+            ) from error
 
     def _mean_loss(self, out: Any, y: Tensor) -> float:
         try:
@@ -114,7 +169,7 @@ class PathValues:
     distance: Float64[Tensor, " n"]
     """Euclidean length of the path up to each place, through all places before it."""
 
-    def barrier(self, name: str = "loss", *, over: str = "line") -> float:
+    def barrier(self, name: str | None = None, *, over: str = "line") -> float:
         r"""How far a path rises above its ends.
 
         Of losses, over the ``"line"``: $\max_t [L(t) - ((1-t) L(0) + t L(1))]$, which is 0 where
@@ -123,7 +178,7 @@ class PathValues:
         whose name ends in ``accuracy``, how far it falls below.
 
         Args:
-            name: Of the number.
+            name: Of the number; it may be left out where there is one loss.
             over: ``"line"`` or ``"mean"``.
 
         Returns:
@@ -132,10 +187,10 @@ class PathValues:
         Raises:
             ValueError: There is no such number, or another `over`.
         """
-        if name not in self.values or over not in ("line", "mean"):
+        name = self._named(name)
+        if over not in ("line", "mean"):
             raise ValueError(
-                f"a barrier of one of {', '.join(self.values)} over 'line' or 'mean' can be given, "
-                f"but name={name!r} and over={over!r} arrived."
+                f"a barrier over 'line' or 'mean' can be given, but over={over!r} arrived."
             )
         y = self.values[name]
         y = -y if name.endswith("accuracy") else y
@@ -143,13 +198,25 @@ class PathValues:
         line = torch.lerp(y[0], y[-1], self.t) if over == "line" else (y[0] + y[-1]) / 2
         return (y - line).max().item()
 
-    def average(self, name: str = "loss") -> float:
+    def average(self, name: str | None = None) -> float:
         """The mean over the path's length, by the trapezoid rule."""
-        y = self.values[name]
+        y = self.values[self._named(name)]
         length = self.distance[-1]
         if length == 0:
             return y.mean().item()
         return (torch.trapezoid(y, self.distance) / length).item()
+
+    def _named(self, name: str | None) -> str:
+        """A number that was measured; the only loss by default."""
+        if name is None:
+            losses = [n for n in self.values if n.endswith("loss")]
+            name = losses[0] if len(losses) == 1 else None
+        if name not in self.values:
+            raise ValueError(
+                f"the name of a number is required, one of {', '.join(map(repr, self.values))}, "
+                f"but {name!r} arrived."
+            )
+        return name
 
 
 def linear_path(first: State, second: State) -> Path:
@@ -224,16 +291,17 @@ def path_values(measure: Measure, path: Path, *, n_points: int = 25) -> PathValu
 
 
 def state_distance(first: State, second: State) -> float:
-    """Euclidean distance of all floating-point tensors of two states.
+    """Euclidean distance of all floating-point tensors of two states; tied ones count once.
 
     Example:
         >>> state_distance({"w": torch.zeros(2)}, {"w": torch.tensor([3.0, 4.0])})
         5.0
     """
+    copies = _copies(first, second)
     total = sum(
         (a.detach().double() - second[n].detach().double()).square().sum().item()
         for n, a in first.items()
-        if a.is_floating_point()
+        if a.is_floating_point() and n not in copies
     )
     return total**0.5
 
@@ -242,7 +310,8 @@ def random_target(first: State, second: State, generator: torch.Generator) -> di
     """A state as far from the first as the second is, tensor by tensor, in random directions.
 
     The null of a barrier between two models: what a path of this length does to the loss where
-    nothing is at its end. What does not differ between the two stays.
+    nothing is at its end. What does not differ between the two stays, and so do ties: tensors that
+    are equal in both states get one direction.
 
     Args:
         first: Where the path begins.
@@ -261,122 +330,17 @@ def random_target(first: State, second: State, generator: torch.Generator) -> di
         5.0
     """
     check_alike(first, second)
-    result = {}
+    result: dict[str, Tensor] = {}
+    copies = _copies(first, second)
     for name, a in first.items():
         result[name] = a.detach()
-        if a.is_floating_point() and a.numel():
+        if name in copies:
+            result[name] = result[copies[name]]
+        elif a.is_floating_point() and a.numel():
             step = torch.randn(a.shape, generator=generator).to(a.device, a.dtype)
             length = (second[name].detach() - a.detach()).norm()
             result[name] = a.detach() + step * (length / step.norm())
     return result
-
-
-@dataclass(frozen=True, eq=False)
-class Plane:
-    """The plane through three states, with an orthonormal basis; the first is the origin.
-
-    Example:
-        >>> o, x, y = ({"w": torch.tensor(v)} for v in ([0.0, 0.0], [2.0, 0.0], [1.0, 3.0]))
-        >>> plane = Plane.through(o, x, y)
-        >>> plane.coordinates(y)
-        tensor([1., 3.], dtype=torch.float64)
-        >>> plane.state(2.0, 0.0)["w"]
-        tensor([2., 0.])
-    """
-
-    origin: dict[str, Tensor]
-    basis: tuple[dict[str, Tensor], dict[str, Tensor]]
-    corners: Float64[Tensor, "3 2"]
-    """Coordinates of the three states."""
-
-    @classmethod
-    def through(cls, first: State, second: State, third: State) -> Plane:
-        """The plane.
-
-        Raises:
-            ValueError: The states are of different models, or lie on one line.
-        """
-        check_alike(first, second)
-        check_alike(first, third)
-        names = [n for n, a in first.items() if a.is_floating_point()]
-        u, v = (
-            {n: s[n].detach().double() - first[n].detach().double() for n in names}
-            for s in (second, third)
-        )
-        length = _dot(u, u) ** 0.5
-        u = {n: x / max(length, 1e-300) for n, x in u.items()}
-        along = _dot(u, v)
-        w = {n: v[n] - along * u[n] for n in names}
-        height = _dot(w, w) ** 0.5
-        if not length or height <= 1e-9 * _dot(v, v) ** 0.5:
-            raise ValueError(
-                "three states that do not lie on one line are required for a plane, but the second "
-                f"is {length:.3g} from the first and the third {height:.3g} off their line."
-            )
-        basis = u, {n: x / height for n, x in w.items()}
-        corners = torch.tensor([[0, 0], [length, 0], [along, height]], dtype=torch.float64)
-        return cls({n: a.detach() for n, a in first.items()}, basis, corners)
-
-    def state(self, x: float, y: float) -> dict[str, Tensor]:
-        """The state at a place of the plane."""
-        result = dict(self.origin)
-        for name, u in self.basis[0].items():
-            moved = self.origin[name].double() + x * u + y * self.basis[1][name]
-            result[name] = moved.to(self.origin[name].dtype)
-        return result
-
-    def coordinates(self, state: State) -> Float64[Tensor, " 2"]:
-        """Where a state falls when it is projected on the plane; a trajectory's points, say."""
-        offset = {n: state[n].detach().double() - self.origin[n].double() for n in self.basis[0]}
-        return torch.tensor([_dot(offset, b) for b in self.basis], dtype=torch.float64)
-
-
-@dataclass(frozen=True, eq=False)
-class PlaneValues:
-    """What was measured on a grid of a plane."""
-
-    x: Float64[Tensor, " m"]
-    y: Float64[Tensor, " n"]
-    values: dict[str, Float64[Tensor, "n m"]]
-    corners: Float64[Tensor, "3 2"]
-
-
-def plane_values(
-    measure: Measure, plane: Plane, *, n_points: int = 21, margin: float = 0.3
-) -> PlaneValues:
-    """Measure on a square grid that holds the plane's three states.
-
-    Args:
-        measure: Numbers of a state.
-        plane: From `Plane.through`.
-        n_points: Places along each side.
-        margin: How far the grid goes beyond the states, in widths of their bounding box.
-
-    Returns:
-        The numbers; rows are y.
-
-    Example:
-        >>> o, x, y = ({"w": torch.tensor(v)} for v in ([0.0, 0.0], [2.0, 0.0], [1.0, 2.0]))
-        >>> norm = lambda state: {"loss": state["w"].norm().item()}
-        >>> values = plane_values(norm, Plane.through(o, x, y), n_points=3, margin=0.0)
-        >>> values.values["loss"][0]
-        tensor([0., 1., 2.], dtype=torch.float64)
-    """
-    low, high = plane.corners.amin(0), plane.corners.amax(0)
-    room = margin * (high - low)
-    x, y = (
-        torch.linspace((low - room)[i].item(), (high + room)[i].item(), n_points).double()
-        for i in range(2)
-    )
-    found: dict[str, list[float]] = {}
-    for b in y.tolist():
-        for a in x.tolist():
-            for name, value in measure(plane.state(a, b)).items():
-                found.setdefault(name, []).append(float(value))
-    values = {
-        n: torch.tensor(v, dtype=torch.float64).view(n_points, n_points) for n, v in found.items()
-    }
-    return PlaneValues(x, y, values, plane.corners)
 
 
 def check_alike(first: State, second: State) -> None:
@@ -391,5 +355,46 @@ def check_alike(first: State, second: State) -> None:
             )
 
 
-def _dot(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> float:
-    return sum(torch.dot(a[n].flatten(), b[n].flatten()).item() for n in a)
+def check_sets(data: Mapping[str, Any]) -> None:
+    """Raise unless every set is a pair of tensors."""
+    for name, pair in data.items():
+        if not (
+            isinstance(pair, tuple | list)
+            and len(pair) == 2
+            and all(isinstance(part, Tensor) for part in pair)
+        ):
+            raise TypeError(
+                f"a pair (inputs, targets) of tensors is required for the set {name!r}, but "
+                f"{_described(pair)} arrived. Of a loader, concatenate the batches: x, y = map("
+                "torch.cat, zip(*loader))."
+            )
+
+
+def _described(value: Any) -> str:
+    if isinstance(value, tuple | list):
+        return f"a {type(value).__name__} of {', '.join(type(v).__name__ for v in value)}"
+    return f"a {type(value).__name__}"
+
+
+def _copies(first: State, second: State) -> dict[str, str]:
+    """Names of tensors that are another one in both states, such as tied ones, and of that one.
+
+    Constant tensors, such as biases that begin at zero, are equal by chance.
+    """
+    known: dict[tuple[int, ...], list[str]] = {}
+    copies: dict[str, str] = {}
+    for name, a in first.items():
+        if name not in second or not a.is_floating_point() or a.numel() < 2:
+            continue
+        same = known.setdefault(tuple(a.shape), [])
+        for other in same:
+            if (
+                torch.equal(a, first[other])
+                and torch.equal(second[name], second[other])
+                and bool((a != a.flatten()[0]).any())
+            ):
+                copies[name] = other
+                break
+        else:
+            same.append(name)
+    return copies

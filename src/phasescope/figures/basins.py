@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 import torch
 from jaxtyping import Float
 
-from phasescope.analysis.connectivity import PlaneValues
+from phasescope.analysis.planes import PlaneValues
 from phasescope.figures.theme import COLOURS, INK, MUTED, NULL, plain, styled
 from phasescope.interventions.basins import BasinReport
 

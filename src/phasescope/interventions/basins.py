@@ -1,10 +1,9 @@
-"""Whether two models lie in one basin of the loss: one call, and what it found."""
+"""Whether two models lie in one basin of the loss: one call for any two states of a module."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -13,10 +12,10 @@ from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from phasescope.analysis.connectivity import (
-    PathValues,
     State,
     StateMeasure,
     check_alike,
+    check_sets,
     linear_path,
     path_values,
     random_target,
@@ -28,87 +27,19 @@ from phasescope.analysis.permutations import (
     match_weights,
     permutation_symmetry,
 )
+from phasescope.interventions.basin_report import (
+    ACTIVATIONS,
+    AS_THEY_ARE,
+    BY_RANDOM,
+    CURVE,
+    ROUNDING,
+    SHARE_OF_RANDOM,
+    WEIGHTS,
+    BasinReport,
+    rise_in_first_half,
+)
 from phasescope.interventions.curves import CurveTraining, train_curve
-
-AS_THEY_ARE = "as they are"
-WEIGHTS, ACTIVATIONS, CURVE = "weights matched", "activations matched", "curve"
-SHARE_OF_RANDOM = 0.1
-"""The tolerance where none is given: this share of the rise half-way to random targets."""
-BY_RANDOM = "a tenth of the median rise half-way to random targets"
-
-
-@dataclass(frozen=True, eq=False)
-class BasinReport:
-    """What lies between two models; printed, it says whether they share a basin."""
-
-    name: str
-    """The number that decides, such as ``"test loss"``."""
-    paths: dict[str, PathValues]
-    """Straight lines to the second model as it is and permuted, and a curve if one was trained."""
-    random: tuple[PathValues, ...]
-    """Straight lines from the first model to random targets as far away as the second: the null."""
-    distances: dict[str, float]
-    """Euclidean distance to the second model as it is and permuted."""
-    tolerance: float
-    """The largest barrier within a basin."""
-    tolerance_source: str
-    """Where the tolerance comes from."""
-    symmetry: PermutationSymmetry | None
-    """What was permuted."""
-    permutations: dict[str, dict[str, Tensor]]
-    """Of the second model, by the name of the path."""
-    curve: CurveTraining | None
-    """The trained curve."""
-
-    @property
-    def barriers(self) -> dict[str, float]:
-        """Of every path, over the line between its ends' values."""
-        return {name: path.barrier(self.name) for name, path in self.paths.items()}
-
-    @property
-    def random_barriers(self) -> list[float]:
-        """How far the first halves of the paths to random targets rise over the models' line.
-
-        The middle of a line between two models is half their distance from both: so far the random
-        paths are followed, too.
-        """
-        ends = next(iter(self.paths.values())).values[self.name][[0, -1]]
-        return [rise_in_first_half(path, self.name, ends) for path in self.random]
-
-    @property
-    def same_basin(self) -> bool:
-        """Whether a straight line, after permutation if need be, stays within the tolerance."""
-        straight = {k: b for k, b in self.barriers.items() if k != CURVE}
-        return min(straight.values()) <= self.tolerance
-
-    @property
-    def how(self) -> str:
-        """The first path within the tolerance; empty if there is none."""
-        inside = [name for name, b in self.barriers.items() if b <= self.tolerance]
-        return inside[0] if inside else ""
-
-    def __str__(self) -> str:
-        first = next(iter(self.paths.values())).values[self.name]
-        within = "one basin" if self.same_basin else "different basins"
-        how = f" ({self.how})" if self.same_basin else ""
-        if not self.same_basin and self.how == CURVE:
-            how = " of straight lines, but a curve connects them"
-        if self.tolerance_source == BY_RANDOM:
-            how += ", beside random targets alone: no forks were given"
-        null = self.random_barriers
-        lines = [
-            f"{within}{how}",
-            f"{self.name}: {first[0].item():.4g} and {first[-1].item():.4g}",
-            *(
-                f"barrier, {name}: {b:.4g}"
-                + (f" at distance {self.distances[name]:.4g}" if name in self.distances else "")
-                for name, b in self.barriers.items()
-            ),
-            f"rise half-way to {len(null)} random targets as far away: "
-            f"{min(null):.4g} to {max(null):.4g}",
-            f"tolerance: {self.tolerance:.4g}, {self.tolerance_source}",
-        ]
-        return "\n".join(lines)
+from phasescope.models.calling import call_at, tied_names, with_ties
 
 
 def same_basin(
@@ -138,7 +69,12 @@ def same_basin(
     counts as flat is best measured: train the first model a second time from halfway with other
     batches, a few times, and give the barriers between such `forks`; the tolerance is then their
     95th percentile. Without forks or a `tolerance` it is a tenth of the rise half-way to random
-    targets as far away, which only says that a line is much better than nothing.
+    targets as far away, and at most a tenth of what the better model has learned (its distance to
+    the loss of one answer to every input), which only says that a line is much better than nothing.
+    Rounding is allowed for in each case: a model and its permuted copy are in one basin.
+
+    A basin is where trainings end. Where neither model has learned anything, or one half of what
+    the other has, the report says that the question is undecided.
 
     After alignment, much depends on how the models were trained: small multilayer perceptrons on
     MNIST are connected after SGD with large and Adam with small learning rates, not the other way
@@ -190,29 +126,13 @@ def same_basin(
         Frankle et al. (2020), arXiv:1912.05671 (linear mode connectivity). Ainsworth et al. (2022),
         arXiv:2209.04836.
     """
-    unknown = [m for m in match if m not in (WEIGHTS, ACTIVATIONS)]
-    if unknown or (forks is not None and (tolerance is not None or not len(forks))):
-        raise ValueError(
-            f"match may hold {WEIGHTS!r} and {ACTIVATIONS!r}, and forks (one barrier or more) or a "
-            f"tolerance may be given, but match={list(match)}, forks={forks} and "
-            f"tolerance={tolerance} arrived."
-        )
-    given = [tolerance] if tolerance is not None else list(forks or [])
-    if not all(math.isfinite(barrier) for barrier in given) or (tolerance or 0) < 0 or n_random < 1:
-        raise ValueError(
-            "a tolerance of 0 or more, finite barriers of forks and at least one random target are "
-            f"required, but tolerance={tolerance}, forks={forks} and n_random={n_random} arrived."
-        )
-    if not isinstance(data, Mapping) or not data:
-        raise ValueError(
-            "data must be a dictionary of at least one set, such as {'train': (x, y)}, but "
-            f"{'an empty one' if isinstance(data, Mapping) else type(data).__name__} arrived."
-        )
+    between = _checked(data, match, forks, tolerance, n_random)
+    check_sets(data)
     sets = list(data)
     on = f"{sets[-1]} loss" if on is None else on
-    own = {**dict(model.named_parameters()), **dict(model.named_buffers())}
-    for state, what in ((first, "first"), (second, "second")):
-        _check_architecture(own, state, what)
+    first, second = (
+        _of_module(model, state, what) for state, what in ((first, "first"), (second, "second"))
+    )
     check_alike(first, second)
     x, y = data[sets[0]]
     norms = any(isinstance(m, _BatchNorm) and m.track_running_stats for m in model.modules())
@@ -223,7 +143,7 @@ def same_basin(
         raise ValueError(f"on must be one of {', '.join(known)}, but {on!r} arrived.")
     generator = torch.Generator().manual_seed(seed)
 
-    symmetry = permutation_symmetry(model, (x[:2],), state=first, seed=seed) if match else None
+    symmetry = _symmetry(model, x, first, seed) if match else None
     permutations, ends = {}, {AS_THEY_ARE: {n: v.detach() for n, v in second.items()}}
     for name in match:
         assert symmetry is not None
@@ -254,26 +174,75 @@ def same_basin(
     distances = {name: state_distance(first, end) for name, end in ends.items()}
     ends_values = paths[AS_THEY_ARE].values[on][[0, -1]]
     null = [rise_in_first_half(path, on, ends_values) for path in random]
-    tolerance, source = _tolerance(forks, tolerance, null)
+    learned = _learned(measure, (first, second), on, ends_values)
+    eps = max(torch.finfo(v.dtype).eps for v in first.values() if v.is_floating_point())
+    rounding = ROUNDING * eps * ends_values.abs().max().item()
+    tolerance, source = _tolerance(between, tolerance, null, learned)
     return BasinReport(
-        on, paths, random, distances, tolerance, source, symmetry, permutations, trained
+        on,
+        paths,
+        random,
+        distances,
+        max(tolerance, rounding),
+        source,
+        symmetry,
+        permutations,
+        trained,
+        _undecided(learned, rounding),
+        "running statistics counted anew" if norms else "",
     )
 
 
-def rise_in_first_half(path: PathValues, name: str, ends: Tensor) -> float:
-    """How far the first half of a path rises over the line between two values."""
-    half = path.t <= 0.5
-    sign = -1.0 if name.endswith("accuracy") else 1.0
-    line = ends[0] + path.t * (ends[1] - ends[0])
-    return (sign * (path.values[name] - line))[half].max().item()
-
-
-def _check_architecture(own: Mapping[str, Tensor], state: State, what: str) -> None:
-    if isinstance(state, nn.Module):
-        raise TypeError(
-            f"two state dicts are required, but the {what} one is a {type(state).__name__}. Pass "
-            "its state_dict()."
+def _checked(
+    data: Mapping[str, tuple[Tensor, Tensor]],
+    match: Sequence[str],
+    forks: Sequence[float] | None,
+    tolerance: float | None,
+    n_random: int,
+) -> list[float] | None:
+    """The barriers between forks as numbers; raises where an argument is not what it should be."""
+    if isinstance(match, str) or any(m not in (WEIGHTS, ACTIVATIONS) for m in match):
+        raise ValueError(
+            f"match must be a sequence that may hold {WEIGHTS!r} and {ACTIVATIONS!r}, such as "
+            f"({WEIGHTS!r},), but {match!r} arrived."
         )
+    if forks is not None and tolerance is not None:
+        raise ValueError(
+            "either forks or a tolerance can be given, but both arrived: the tolerance is the 95th "
+            "percentile of the forks."
+        )
+    between = None if forks is None else torch.as_tensor(forks, dtype=torch.float64)
+    if between is not None and (between.ndim != 1 or not len(between)):
+        raise ValueError(
+            "forks must be one barrier or more in a row, but something of shape "
+            f"{tuple(between.shape)} arrived. Of the matrix of pairwise_barriers take each pair "
+            "once: matrix[*torch.triu_indices(n, n, 1)]."
+        )
+    numbers = [] if between is None else between.tolist()
+    if not all(map(math.isfinite, [*numbers, tolerance or 0])) or (tolerance or 0) < 0:
+        raise ValueError(
+            "a tolerance of 0 or more and finite barriers of forks are required, but "
+            f"tolerance={tolerance} and forks={forks} arrived."
+        )
+    if n_random < 1:
+        raise ValueError(f"at least one random target is required, but n_random is {n_random}.")
+    if not isinstance(data, Mapping) or not data:
+        raise ValueError(
+            "data must be a dictionary of at least one set, such as {'train': (x, y)}, but "
+            f"{'an empty one' if isinstance(data, Mapping) else type(data).__name__} arrived."
+        )
+    return None if between is None else numbers
+
+
+def _of_module(model: nn.Module, state: State, what: str) -> dict[str, Tensor]:
+    """A state of the module, tied weights once; raises where it is none."""
+    if not isinstance(state, Mapping):
+        hint = "Pass its state_dict()" if isinstance(state, nn.Module) else "Load files first"
+        raise TypeError(
+            f"two state dicts are required, but the {what} one is a {type(state).__name__}. {hint}."
+        )
+    state = with_ties(state, tied_names(model), f"the {what} state")
+    own = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     for name, value in own.items():
         shape = tuple(state[name].shape) if name in state else None
         if name in state and shape != tuple(value.shape):
@@ -292,18 +261,52 @@ def _check_architecture(own: Mapping[str, Tensor], state: State, what: str) -> N
                 f"finite weights are required, but {name!r} of the {what} model has some that are "
                 "not. Did its training diverge?"
             )
+    return state
+
+
+def _symmetry(model: nn.Module, x: Tensor, state: State, seed: int) -> PermutationSymmetry:
+    try:
+        return permutation_symmetry(model, (x[:2],), state=state, seed=seed)
+    except ValueError as error:
+        raise ValueError(f"{error} To compare the models as they are, pass match=().") from error
+
+
+def _learned(
+    measure: StateMeasure, states: tuple[State, State], on: str, ends: Tensor
+) -> list[float] | None:
+    """How much better each end is than one answer to all inputs; None if that is not known."""
+    sign = -1.0 if on.endswith("accuracy") else 1.0
+    better = int(sign * ends[1] < sign * ends[0])
+    nothing = measure.uninformed(states[better]).get(on)
+    return None if nothing is None else [sign * (nothing - end) for end in ends.tolist()]
+
+
+def _undecided(learned: list[float] | None, rounding: float) -> str:
+    if learned is None:
+        return ""
+    if max(learned) <= rounding:
+        return "neither model is better than one answer to all inputs, so neither lies in a basin"
+    if min(learned) < max(learned) / 2:
+        share = max(min(learned), 0.0) / max(learned)
+        return f"one model has learned {share:.0%} of what the other has"
+    return ""
 
 
 def _tolerance(
-    forks: Sequence[float] | None, tolerance: float | None, random: Sequence[float]
+    forks: Sequence[float] | None,
+    tolerance: float | None,
+    random: Sequence[float],
+    learned: list[float] | None,
 ) -> tuple[float, str]:
     if forks is not None:
         level = torch.quantile(torch.tensor(list(forks), dtype=torch.float64), 0.95).item()
         return max(level, 0.0), f"95th percentile of {len(forks)} barriers between forks"
     if tolerance is not None:
         return tolerance, "as given"
-    middle = sorted(random)[len(random) // 2]
-    return SHARE_OF_RANDOM * middle, BY_RANDOM
+    scale = sorted(random)[len(random) // 2]
+    if learned is not None:
+        scale = min(scale, max(learned))
+    return SHARE_OF_RANDOM * max(scale, 0.0), BY_RANDOM
 
 
 def _curve(
@@ -318,14 +321,13 @@ def _curve(
     seed: int,
 ) -> CurveTraining:
     x, y = data
-    generator = torch.Generator().manual_seed(seed)
-    names = [n for n, _ in model.named_parameters() if n in first]
+    generator, tied = torch.Generator().manual_seed(seed), tied_names(model)
+    names = [n for n, _ in model.named_parameters()]
     buffers = {n for n, _ in model.named_buffers()}
 
     def batch_loss(state: dict[str, Tensor], rows: Tensor) -> Tensor:
         state = {n: v.clone() if n in buffers else v for n, v in state.items()}
-        out = torch.func.functional_call(model, state, (x[rows],), tie_weights=False)
-        return loss(out, y[rows])
+        return loss(call_at(model, state, tied, (x[rows],)), y[rows])
 
     batches = [
         torch.randint(0, len(x), (min(batch_size, len(x)),), generator=generator)

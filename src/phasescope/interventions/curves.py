@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
@@ -43,7 +43,7 @@ class Curve:
         arXiv:1802.10026, section 3.
     """
 
-    bends: Sequence[State]
+    bends: Sequence[State] = field(repr=False)
     kind: CurveKind = "bezier"
 
     def __post_init__(self) -> None:
@@ -79,6 +79,9 @@ def sum_of(weights: Sequence[float], tensors: Sequence[Tensor]) -> Tensor:
     for part in parts[1:]:
         total = total + part
     return total
+
+
+_STATISTICS = ("running_mean", "running_var")
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,8 +126,8 @@ def train_curve(
         n_steps: Updates.
         kind: ``"bezier"`` or ``"chain"``.
         n_bends: Bends with both ends; 3 of a Bezier curve are a quadratic one.
-        trained: Names of the tensors to train; by default all that are floating-point numbers.
-            Leave running statistics of batch norms out, and count them anew when measuring.
+        trained: Names of the tensors to train; by default all that are floating-point numbers but
+            the running statistics of batch norms, which are counted anew when measuring.
         lr: Learning rate of the gradient descent.
         momentum: Share of the velocity that is kept.
         weight_decay: $\lambda$, of the point on the curve.
@@ -157,7 +160,8 @@ def train_curve(
     if n_steps < 1:
         raise ValueError(f"at least one step is required, but n_steps is {n_steps}.")
     floating = [n for n, a in first.items() if a.is_floating_point()]
-    names = floating if trained is None else trained
+    own = [n for n in floating if n.rpartition(".")[2] not in _STATISTICS]
+    names = own if trained is None else trained
     unknown = [n for n in names if n not in floating]
     if unknown:
         raise ValueError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -18,7 +18,7 @@ from phasescope.interventions.descent import Descent, loss_value
 class FineTuning:
     """What fine-tuning away from a model led to."""
 
-    state: dict[str, Tensor]
+    state: dict[str, Tensor] = field(repr=False)
     """The fine-tuned state."""
     losses: Float64[Tensor, " steps"]
     """Loss of the state at every step."""

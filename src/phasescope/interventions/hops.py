@@ -130,7 +130,7 @@ def hop_strength(
         loss: Scalar loss of a state and a batch.
         start: Where every pull begins.
         target: Where it goes.
-        batches: Called once for each trial: its batches.
+        batches: Called once for each trial: its batches, ``n_pull + n_release`` or more.
         landed: Whether a released state lies in the target's basin; such as a barrier between them
             below a tolerance, together with a property of the target.
         n_pull: Steps with the pull.
@@ -146,7 +146,7 @@ def hop_strength(
 
     Raises:
         ValueError: The bracket is none, or as in `pulled`.
-        TypeError: `landed` returns a number instead of True or False.
+        TypeError: `landed` returns a number instead of True or False, or `batches` is no function.
 
     Example:
         >>> import torch
@@ -163,6 +163,12 @@ def hop_strength(
         raise ValueError(
             "0 < low < high and a precision above 1 are required, but low, high and precision are "
             f"{low}, {high} and {precision}."
+        )
+    if not callable(batches):
+        raise TypeError(
+            "batches must be a function that returns the batches of one trial, but a "
+            f"{type(batches).__name__} arrived. Pass lambda: batches, if all trials are to see the "
+            "same ones."
         )
     trials: list[HopTrial] = []
 

@@ -49,7 +49,8 @@ def pruned_masks(
         New masks.
 
     Raises:
-        ValueError: The fraction is not between 0 and 1, or shapes do not fit.
+        ValueError: The fraction is not between 0 and 1, shapes do not fit, or what is left has
+            entries that are no numbers.
 
     Example:
         >>> weights = {"w": torch.tensor([0.5, -3.0, 2.0, -0.1])}
@@ -61,11 +62,18 @@ def pruned_masks(
     """
     if not 0 <= fraction <= 1:
         raise ValueError(f"fraction must lie between 0 and 1, but it is {fraction}.")
-    _check_shapes(weights, masks)
+    check_masks(weights, masks)
     given = weights if scores is None else scores
     flat = {n: given[n].detach().abs().flatten() for n in masks}
     if scores is not None:
         flat = {n: given[n].detach().flatten() for n in masks}
+    for name, mask in masks.items():
+        n_unknown = int(flat[name][mask.flatten()].isnan().sum())
+        if n_unknown:
+            raise ValueError(
+                f"numbers are required to compare, but {n_unknown} of {int(mask.sum())} entries of "
+                f"{name!r} are NaN. Did the training diverge?"
+            )
     if scope == "tensor":
         return {n: _without(flat[n], masks[n], fraction) for n in masks}
     together = _without(
@@ -221,8 +229,13 @@ def _erk(shapes: Mapping[str, tuple[int, ...]], kept: float) -> dict[str, float]
         dense |= over
 
 
-def _check_shapes(weights: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> None:
+def check_masks(weights: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> None:
+    """Raise unless every mask is one of Booleans, and of the shape of its weight."""
     for name, mask in masks.items():
+        if mask.dtype != torch.bool:
+            raise ValueError(
+                f"masks must be of torch.bool, but {name!r} is of {mask.dtype}. Pass mask != 0."
+            )
         shape = tuple(weights[name].shape) if name in weights else None
         if shape != tuple(mask.shape):
             raise ValueError(

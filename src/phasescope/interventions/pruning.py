@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from phasescope.interventions.masks import (
     Masks,
     Scope,
+    check_masks,
     density,
     drop_and_grow,
     pruned_masks,
@@ -32,10 +33,14 @@ class SparseTraining:
     gradient is largest (RigL), or anywhere (SET). Such a step changes no weight otherwise. What
     grows begins at zero with no momentum, also if it was dropped in the same step.
 
+    It is no `torch.optim.Optimizer`: schedulers of the learning rate, `state_dict` and recorders go
+    to the optimizer inside.
+
     Args:
         model: Trained in place.
         optimizer: Over its parameters.
-        masks: Of some parameters, by name; changed when they are regrown.
+        masks: Of some parameters, by name; copied, since they change when they are regrown: what
+            holds is in `masks` of the result.
         grow: ``"gradient"``, ``"random"``, or None for fixed masks.
         every: Steps between two regrowths.
         until: Step T, from which masks stay.
@@ -43,7 +48,8 @@ class SparseTraining:
         generator: Source of random growth, on the CPU.
 
     Raises:
-        ValueError: A mask has no parameter of its shape, or a setting is missing.
+        ValueError: A mask has no parameter of its shape, the optimizer does not train it, or a
+            setting is missing.
 
     Example:
         >>> model = nn.Linear(4, 2)
@@ -75,17 +81,22 @@ class SparseTraining:
         generator: torch.Generator | None = None,
     ) -> None:
         check_growth(grow, every, until, fraction, generator)
-        self.optimizer, self.masks, self.generator = optimizer, masks, generator
+        self.optimizer, self.generator = optimizer, generator
         self.grow: Grow | None = grow
         self.every, self.until, self.fraction = every, until, fraction
         parameters = dict(model.named_parameters())
-        for name, mask in masks.items():
-            if name not in parameters or parameters[name].shape != mask.shape:
-                shape = tuple(parameters[name].shape) if name in parameters else None
+        check_masks(parameters, masks)
+        trained = {id(p) for group in optimizer.param_groups for p in group["params"]}
+        for name in masks:
+            if id(parameters[name]) not in trained:
                 raise ValueError(
-                    f"a parameter of shape {tuple(mask.shape)} is required for the mask {name!r}, "
-                    f"but it has shape {shape} (None: there is none)."
+                    f"an optimizer over the masked parameters of the model is required, but "
+                    f"{name!r} is not among its {len(trained)} parameters. Was it built for "
+                    "another copy of the model?"
                 )
+        self.masks: Masks = {
+            name: mask.to(parameters[name].device, copy=True) for name, mask in masks.items()
+        }
         self.parameters = {name: parameters[name] for name in masks}
         self.n_steps = 0
         self._enforce()
@@ -114,7 +125,13 @@ class SparseTraining:
                 parameter.mul_(kept)
                 for value in self._slots(parameter):
                     value.mul_(kept)
+                if parameter.grad is not None:
+                    parameter.grad.mul_(new)
             self.masks[name] = new
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Forget the gradients of the optimizer's parameters."""
+        self.optimizer.zero_grad(set_to_none)
 
     def _enforce(self) -> None:
         with torch.no_grad():
@@ -181,13 +198,13 @@ def check_growth(
 class PruningLevel:
     """One round of iterative pruning."""
 
-    masks: Masks
+    masks: Masks = field(repr=False)
     """What the round was trained with."""
     density: float
     """Share of the prunable weights that was left."""
-    start: dict[str, Tensor]
+    start: dict[str, Tensor] = field(repr=False)
     """Where it started, masked."""
-    trained: dict[str, Tensor]
+    trained: dict[str, Tensor] = field(repr=False)
     """Where it ended."""
 
 
@@ -220,6 +237,7 @@ def prune_iteratively(
 
     Raises:
         ValueError: A name is unknown, or training did not respect the masks.
+        TypeError: Training returned no weights.
 
     Example:
         >>> state = {"w": torch.tensor([1.0, -2.0, 3.0, 0.5, 4.0])}
@@ -232,6 +250,11 @@ def prune_iteratively(
         Frankle & Carbin (2019), arXiv:1803.03635; Frankle et al. (2020), arXiv:1912.05671
         (rewinding).
     """
+    if isinstance(prunable, str):
+        raise ValueError(
+            f"a sequence of names is required, but prunable is the text {prunable!r}. Pass "
+            f"[{prunable!r}]."
+        )
     unknown = [name for name in prunable if name not in rewind]
     if unknown or not prunable or n_levels < 0:
         raise ValueError(
@@ -276,7 +299,13 @@ def train_masked(
     for name, mask in kept.items():
         state[name].masked_fill_(~mask, 0)
     begun = {n: v.clone() for n, v in state.items()}
-    trained = {n: v.detach().clone() for n, v in train(state, dict(kept)).items()}
+    found = train(state, dict(kept))
+    if not isinstance(found, Mapping):
+        raise TypeError(
+            "train must return the trained weights by name, such as a state_dict(), but it "
+            f"returned {type(found).__name__}."
+        )
+    trained = {n: v.detach().clone() for n, v in found.items()}
     for name, mask in kept.items():
         off = int((trained[name][~mask] != 0).sum())
         if off:

@@ -20,6 +20,7 @@ from phasescope.analysis.permutations.symmetry import (
     ReadActivations,
 )
 from phasescope.analysis.permutations.tracing import Collecting, visible_heads
+from phasescope.models.calling import check_arguments
 from phasescope.models.evaluation import evaluating
 
 Similarity = Literal["product", "correlation"]
@@ -92,6 +93,7 @@ def match_activations(
     sums: dict[tuple[ReadActivations, Block | None], _Sums] = {}
     n_batches = 0
     for inputs in batches:
+        check_arguments(inputs)
         n_batches += 1
         values = [
             _collect(model, function, {**own, **_known(own, state)}, inputs, readings)

@@ -19,6 +19,7 @@ from phasescope.analysis.permutations.symmetry import (
     ReadActivations,
 )
 from phasescope.analysis.permutations.tracing import Tracing, trace
+from phasescope.models.calling import call_at, check_arguments, tied_names, with_ties
 from phasescope.models.evaluation import evaluating
 
 Function = Callable[..., Any]
@@ -56,6 +57,7 @@ def permutation_symmetry(
         The symmetry; printed, it lists the groups. Its `frozen` says why other axes are fixed.
 
     Raises:
+        TypeError: The inputs are no tuple.
         ValueError: The model is a function and there is no state; nothing may be permuted; or the
             test fails, and for which groups.
 
@@ -74,6 +76,7 @@ def permutation_symmetry(
     References:
         Ainsworth, Hayase & Srinivasa (2022), "Git Re-Basin", arXiv:2209.04836, section 2.
     """
+    check_arguments(inputs)
     function, state, buffers, tied = as_function(model, state)
     given = {name: value.detach() for name, value in state.items()}
     if isinstance(model, nn.Module):
@@ -112,23 +115,15 @@ def as_function(
                 "permutation_symmetry(function, inputs, state={...})."
             )
         return model, dict(state), [], {}
-    tensors: dict[str, Tensor] = {}
-    tied: dict[str, str] = {}
-    first: dict[int, str] = {}
-    for name, value in model.named_parameters(remove_duplicate=False):
-        if id(value) in first:
-            tied[name] = first[id(value)]
-        else:
-            first[id(value)] = name
-            tensors[name] = value
+    tied = tied_names(model)
     buffers = dict(model.named_buffers())
-    tensors |= buffers
+    tensors: dict[str, Tensor] = {**dict(model.named_parameters()), **buffers}
     if state is not None:
-        tensors = {name: state.get(name, value) for name, value in tensors.items()}
+        known = with_ties(state, tied)
+        tensors = {name: known.get(name, value) for name, value in tensors.items()}
 
     def function(state: Mapping[str, Tensor], *args: Any) -> Any:
-        every = dict(state) | {name: state[original] for name, original in tied.items()}
-        return torch.func.functional_call(model, every, args, tie_weights=False)
+        return call_at(model, state, tied, args)
 
     return function, tensors, list(buffers), tied
 

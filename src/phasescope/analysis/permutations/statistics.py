@@ -12,6 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 
 from phasescope.analysis.permutations.symmetry import PermutationSymmetry
+from phasescope.models.calling import call_at, tied_names, with_ties
 from phasescope.models.evaluation import evaluating
 
 Hook = Callable[[str, Tensor], Tensor | None]
@@ -56,6 +57,8 @@ def reestimate_batch_norm(
             "Other models need no re-estimation."
         )
     own = {name: buffer for name, buffer in model.named_buffers()}
+    tied = tied_names(model)
+    state = with_ties(state, tied)
     new = {n: v.detach().clone() if n in own else v.detach() for n, v in state.items()}
     for name in own:
         if name.endswith("running_mean") or name.endswith("num_batches_tracked"):
@@ -70,7 +73,7 @@ def reestimate_batch_norm(
                 norm.momentum = None
                 norm.training = True
             for inputs in batches:
-                torch.func.functional_call(model, new, inputs, tie_weights=False)
+                call_at(model, new, tied, inputs)
                 n_batches += 1
         finally:
             for norm, momentum in zip(norms, momenta, strict=True):
@@ -194,9 +197,10 @@ def _statistics(
         shape = [-1 if d == axis else 1 for d in range(out.ndim)]
         return (out - mean.view(shape)) * factor.view(shape) + goal_mean.view(shape)
 
+    tied = tied_names(model)
     with _hooked(layers, hook), evaluating(model):
         for inputs in batches:
-            torch.func.functional_call(model, dict(state), inputs, tie_weights=False)
+            call_at(model, state, tied, inputs)
     return {
         name: (torch.stack(means[name]).mean(0), torch.stack(variances[name]).mean(0).sqrt())
         for name in layers
