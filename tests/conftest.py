@@ -5,6 +5,7 @@ after pytest has started (see `--jaxtyping-packages` in pyproject.toml).
 """
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,10 @@ from hypothesis import settings
 if "PYTEST_XDIST_WORKER" in os.environ:
     # Tests run side by side on all cores: PyTorch, which is imported after this, takes one in each.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A shell's background jobs ignore Ctrl-C and so does what they start, but tests send it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 settings.register_profile("local", deadline=None, max_examples=25)
 # The same examples every time, so that a red run of CI can be repeated.

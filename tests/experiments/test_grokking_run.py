@@ -331,10 +331,13 @@ def test_the_presets_of_the_claims_have_ten_seeds_of_settings_that_differ():
     assert set(small) > set(batches) | set(presets["spectra"])
     assert {config.n_seeds for config in batches} == {10}
     assert len({grokking.setting(config) for config in batches}) == len(batches)
-    # Ten seeds one by one, and ten further ones of the setting whose key frequencies are fitted.
+    # Ten seeds one by one, three more of them without spectra, and ten further ones of the setting
+    # whose key frequencies are fitted.
     assert [(c.seed, c.n_seeds) for c in presets["spectra"]] == [(i, 1) for i in range(10)]
+    assert [(c.seed, c.n_seeds) for c in presets["carriers"]] == [(i, 1) for i in (10, 11, 12)]
     assert set(small) - set(batches) - set(presets["spectra"]) == {
-        replace(presets["grid"][0], seed=1)
+        replace(presets["grid"][0], seed=1),
+        *presets["carriers"],
     }
     full = {(c.operation, c.activation) for c in presets["grid"]}
     activations = ("relu", "gelu", "gelu_new", "gelu_fast", "silu", "solu_ln")
