@@ -31,3 +31,6 @@ def test_bad_input_is_named():
         movers(STEPS, squares, 5, 5)
     with pytest.raises(ValueError, match="no window outside of the phase from 0 to 4000"):
         movers(STEPS, squares, 0, 4_000)
+    for steps, bad in ((STEPS.flip(0), squares), (STEPS, -squares - 1)):
+        with pytest.raises(ValueError, match=r"each of increasing steps, but .* Sort steps and sq"):
+            movers(steps, bad, 100, 200)

@@ -208,3 +208,10 @@ def test_a_hundred_checkpoints_of_a_hundred_million_parameters_fit_in_two_gigaby
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
     assert peak >= before
     assert peak * 1024 < 2e9
+
+
+@pytest.mark.usefixtures("unchecked_types")
+@pytest.mark.parametrize("nothing", [[], "ck/pt"])
+def test_checkpoints_are_a_sequence(tmp_path, nothing):
+    with pytest.raises(ValueError, match="one file or folder or more is required, such as"):
+        ps.import_checkpoints(nothing, tmp_path / "run")

@@ -69,6 +69,12 @@ def movers(
         raise ValueError(f"a phase must end after it begins, but it goes from {onset} to {end}.")
     t = steps.cpu().double().numpy()
     values = squares.detach().double().cpu().numpy()
+    if len(t) != values.shape[-1] or bool((np.diff(t) <= 0).any()) or bool((values < 0).any()):
+        raise ValueError(
+            "one squared change of 0 or more of each part is required for each of increasing "
+            f"steps, but {len(t)} steps and squares of shape {values.shape} arrived, of which the "
+            f"least is {np.nanmin(values, initial=np.inf):.3g}. Sort steps and squares together."
+        )
     width = math.log1p(end) - math.log1p(onset)
     first, last = math.log1p(t[0]), math.log1p(t[-1])
     activity, inside = [], _mean(t, values, onset, end)
@@ -84,7 +90,7 @@ def movers(
     others = np.array(activity).T
     ratio = inside / np.maximum(np.median(others, axis=1), 1e-300)
     as_large = 1 + (others >= inside[:, None]).sum(1)
-    p = np.where(np.isfinite(inside), as_large / (others.shape[1] + 1), np.nan)
+    p = np.where(np.isfinite(inside) & np.isfinite(ratio), as_large / (others.shape[1] + 1), np.nan)
     return Movers(torch.from_numpy(ratio), torch.from_numpy(p), others.shape[1])
 
 

@@ -77,6 +77,11 @@ def import_checkpoints(
             "components= are columns of a model's flat vector, which a checkpoint does not "
             "define. Pass model= as well."
         )
+    if isinstance(checkpoints, str | Path) or not checkpoints:
+        raise ValueError(
+            "a sequence of one file or folder or more is required, such as ['checkpoints/'], but "
+            f"{checkpoints!r} arrived."
+        )
     found = find_checkpoints(checkpoints, steps)
     if (directory / schema.RUN_FILE).exists():
         raise RunError(f"{directory} holds a run already. Import into another directory.")
