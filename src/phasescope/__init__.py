@@ -28,7 +28,6 @@ from phasescope.analysis.changepoints import ChangePoints, change_points
 from phasescope.analysis.composition import Composition, composition
 from phasescope.analysis.connectivity import (
     PathValues,
-    StateMeasure,
     linear_path,
     path_values,
     random_target,
@@ -141,6 +140,7 @@ from phasescope.analysis.spikes import (
     find_spikes,
     recovery,
 )
+from phasescope.analysis.state_measure import StateMeasure
 from phasescope.analysis.superposition import (
     FeatureStates,
     dead_neurons,

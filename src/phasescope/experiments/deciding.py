@@ -68,6 +68,23 @@ def positive(found: OverSeeds, slack: float) -> Verdict:
     return verdict_of([found.low > 0], [found.high < slack])
 
 
+def positive_beyond(control: Sequence[float], slack: float) -> Callable[[OverSeeds], Verdict]:
+    """The rule of `positive` for what is found, and for what it has more than a control too.
+
+    Args:
+        control: What is found less the control's, one per seed.
+        slack: What counts as nothing.
+    """
+
+    def judge(found: OverSeeds) -> Verdict:
+        excess = OverSeeds([v for v in control if math.isfinite(v)])
+        return verdict_of(
+            [found.low > 0, excess.low > 0], [found.high < slack, excess.high < slack]
+        )
+
+    return judge
+
+
 def told(values: Sequence[float]) -> str:
     """Mean and interval of the finite values, in words."""
     known = [v for v in values if math.isfinite(v)]

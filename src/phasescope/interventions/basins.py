@@ -13,9 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from phasescope.analysis.connectivity import (
     State,
-    StateMeasure,
     check_alike,
-    check_sets,
     linear_path,
     path_values,
     random_target,
@@ -27,6 +25,7 @@ from phasescope.analysis.permutations import (
     match_weights,
     permutation_symmetry,
 )
+from phasescope.analysis.state_measure import StateMeasure, check_sets
 from phasescope.interventions.basin_report import (
     ACTIVATIONS,
     AS_THEY_ARE,
@@ -127,7 +126,6 @@ def same_basin(
         arXiv:2209.04836.
     """
     between = _checked(data, match, forks, tolerance, n_random)
-    check_sets(data)
     sets = list(data)
     on = f"{sets[-1]} loss" if on is None else on
     first, second = (
@@ -231,6 +229,7 @@ def _checked(
             "data must be a dictionary of at least one set, such as {'train': (x, y)}, but "
             f"{'an empty one' if isinstance(data, Mapping) else type(data).__name__} arrived."
         )
+    check_sets(data)
     return None if between is None else numbers
 
 

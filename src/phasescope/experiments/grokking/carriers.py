@@ -16,14 +16,13 @@ from torch import Tensor
 
 import phasescope as ps
 from phasescope.analysis.grokking import FourierBasis, fourier_basis, neuron_purity, observe
-from phasescope.experiments.deciding import decided, told
-from phasescope.experiments.evidence import OverSeeds
-from phasescope.experiments.grokking.config import Config, Results, setting
+from phasescope.experiments.deciding import decided, positive_beyond, told
+from phasescope.experiments.grokking.config import Config, Results
+from phasescope.experiments.grokking.evidence import most_seeds
 from phasescope.experiments.grokking.training import task_of
-from phasescope.experiments.rules import verdict_of
 from phasescope.experiments.settings import compact
 from phasescope.models import PairTransformer
-from phasescope.report import Claim, Verdict
+from phasescope.report import Claim
 
 SOURCE = '"What\'s going on with Per-Component Weight Updates?" (LessWrong)'
 MARGIN = 1.25  # on the step of the grok, from which the concept counts as learned
@@ -128,19 +127,13 @@ def carrier_claim(results: Sequence[Results]) -> Claim:
     Args:
         results: Runs of the experiment, any.
     """
-    seeds = [found["kept"] for found in _followed(results)]
+    seeds = [r.numbers["carriers"]["kept"] for r in most_seeds(results, "carriers")]
 
     def less(a: str, b: str) -> list[float]:
         """One part less another, mean over the keys of every seed."""
         return [sum(kept[a] - kept[b] for kept in keys.values()) / len(keys) for keys in seeds]
 
     beyond = less("matched", "carrier")
-
-    def judge(found: OverSeeds) -> Verdict:
-        excess = OverSeeds([v for v in beyond if math.isfinite(v)])
-        return verdict_of(
-            [found.low > 0, excess.low > 0], [found.high < SLACK, excess.high < SLACK]
-        )
 
     return decided(
         "B13",
@@ -156,7 +149,7 @@ def carrier_claim(results: Sequence[Results]) -> Claim:
         less("reader", "carrier"),
         "log2",
         f"matched frequencies less carriers: {told(beyond)}",
-        judge,
+        positive_beyond(beyond, SLACK),
         lambda found: (
             f"Readers keep {found} (log2) more of their movement than the embedding's waves that "
             f"they read, and frequencies that are no keys {told(beyond)} more."
@@ -170,7 +163,8 @@ def carrier_figures(results: Sequence[Results]) -> dict[str, Any]:
     Args:
         results: Runs of the experiment, any.
     """
-    seeds = [found for found in _followed(results) if "movement" in found]
+    followed = [r.numbers["carriers"] for r in most_seeds(results, "carriers")]
+    seeds = [found for found in followed if "movement" in found]
     if not seeds:
         return {}
     names = dict(zip(_PARTS, ("carriers", "readers", "other frequencies"), strict=True))
@@ -202,13 +196,3 @@ def carrier_figures(results: Sequence[Results]) -> dict[str, Any]:
             log_y=True,
         )
     }
-
-
-def _followed(results: Sequence[Results]) -> list[Mapping[str, Any]]:
-    """One row for each seed whose carriers were followed, of the setting with the most."""
-    groups: dict[str, dict[int, Mapping[str, Any]]] = {}
-    for result in results:
-        found = result.numbers.get("carriers")
-        if found is not None:
-            groups.setdefault(setting(result.config), {})[result.config.seed] = found
-    return list(max(groups.values(), key=len, default={}).values())

@@ -9,7 +9,14 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from phasescope.experiments.evidence import OverSeeds, with_enough_seeds
-from phasescope.experiments.grokking.config import RECORDING, SMOKE, Config, Results, one_by_one
+from phasescope.experiments.grokking.config import (
+    RECORDING,
+    SMOKE,
+    Config,
+    Results,
+    one_by_one,
+    setting,
+)
 from phasescope.report import Claim, Verdict
 
 POST = "the post on operations and activations"
@@ -175,6 +182,20 @@ def claim(
         verdict=verdict,
         sentence=sentence,
     )
+
+
+def most_seeds(results: Sequence[Results], part: str) -> list[Results]:
+    """The runs that have a part of the numbers, of the setting with the most seeds, each once.
+
+    Args:
+        results: Runs of any settings.
+        part: Name in the numbers of a run; runs in which it is None do not have it.
+    """
+    groups: dict[str, dict[Seed, Results]] = {}
+    for result in results:
+        if result.numbers.get(part) is not None:
+            groups.setdefault(setting(result.config), {})[seed_of(result)] = result
+    return list(max(groups.values(), key=len, default={}).values())
 
 
 def time_of(result: Results, event: str) -> float:

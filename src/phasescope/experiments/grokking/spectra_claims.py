@@ -13,8 +13,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from phasescope.experiments.evidence import OverSeeds, with_enough_seeds
-from phasescope.experiments.grokking.config import Results, setting
-from phasescope.experiments.grokking.evidence import claim
+from phasescope.experiments.grokking.config import Results
+from phasescope.experiments.grokking.evidence import claim, most_seeds
 from phasescope.experiments.grokking.rankings import KINDS, rho_of
 from phasescope.report import Claim, Verdict
 
@@ -33,11 +33,7 @@ def spectra_claims(results: Sequence[Results]) -> list[Claim]:
     Args:
         results: Runs of the experiment, any.
     """
-    groups: dict[str, list[Numbers]] = {}
-    for result in results:
-        if "spectra" in result.numbers:
-            groups.setdefault(setting(result.config), []).append(result.numbers["spectra"])
-    runs = max(groups.values(), key=len, default=[])
+    runs = [r.numbers["spectra"] for r in most_seeds(results, "spectra")]
     return [
         judge(runs)
         for judge in (

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import phasescope as ps
-from phasescope.experiments.grokking.config import Results, setting
+from phasescope.experiments.grokking.config import Results
+from phasescope.experiments.grokking.evidence import most_seeds
 from phasescope.experiments.grokking.rankings import KINDS
 from phasescope.figures import Bundle, MassAndEffect
 
@@ -24,11 +25,7 @@ def spectra_figures(results: Sequence[Results]) -> dict[str, Figure]:
     Args:
         results: Runs; those without spectra are left out.
     """
-    groups: dict[str, list[Results]] = {}
-    for result in results:
-        if "spectra" in result.numbers:
-            groups.setdefault(setting(result.config), []).append(result)
-    runs = max(groups.values(), key=len, default=[])
+    runs = most_seeds(results, "spectra")
     if not runs:
         return {}
     spectra = [run.numbers["spectra"] for run in runs]

@@ -8,13 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from phasescope.experiments.deciding import answered, decided, told
+from phasescope.experiments.deciding import answered, decided, positive_beyond, told
 from phasescope.experiments.evidence import OverSeeds
 from phasescope.experiments.resnet_gradients.config import SOURCE, UNITS, Results, Runs
 from phasescope.experiments.resnet_gradients.units import AFTER, BEFORE, LEVEL, N_CONTROLS, N_NULL
-from phasescope.experiments.rules import verdict_of
 from phasescope.experiments.settings import by_seed
-from phasescope.report import Claim, Verdict
+from phasescope.report import Claim
 
 MIN_EVENTS = 3  # units that begin to score, for a seed to count
 SLACK = 0.1  # log2 that counts as none, as for the heads of B13 in induction_heads
@@ -61,12 +60,6 @@ def _carriers(runs: Runs) -> Claim:
     placebo = _less(kept("placebo", "ways"), kept("placebo_matched", "ways"))
     by_updates = _less(kept("change", "updates"), kept("matched", "updates"))
 
-    def judge(found: OverSeeds) -> Verdict:
-        excess = OverSeeds([v for v in beyond if math.isfinite(v)])
-        return verdict_of(
-            [found.low > 0, excess.low > 0], [found.high < SLACK, excess.high < SLACK]
-        )
-
     return decided(
         "B13",
         "once a concept is learned its substrate stops changing while what reads it goes on",
@@ -79,7 +72,7 @@ def _carriers(runs: Runs) -> Claim:
         "log2",
         f"matched units {told(kept('matched', 'ways'))}; the rest {told(beyond)}; with another "
         f"unit that does not score in the place of the one that does {told(placebo)}",
-        judge,
+        positive_beyond(beyond, SLACK),
         lambda found: (
             f"Readers keep {found} (log2) more of their movement than the units that score, which "
             f"is {told(beyond)} more than with matched units; by single updates "
