@@ -21,6 +21,7 @@ from phasescope.experiments.grokking.training import (
     task_of,
     train,
 )
+from phasescope.experiments.runner import config_hash
 from phasescope.training import cross_entropy_float64
 
 SMOKE = grokking.SMOKE
@@ -117,6 +118,28 @@ def test_every_variant_trains(tmp_path: Path, changes: dict[str, Any]):
         assert recorded["gradients"].steps.tolist() == every
         assert set(every) <= set(recorded["weights"].steps.tolist())
         assert len(kept) < len(recorded["weights"])
+
+
+@pytest.mark.parametrize("n_seeds", [1, 3])
+def test_a_compiled_run_is_the_same_setting_by_compiled_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n_seeds: int
+):
+    config = replace(grokking.SMOKE, n_steps=3, n_seeds=n_seeds)
+    assert grokking.setting(replace(config, compiled=True)) == grokking.setting(config)
+    # Runs from before there was a choice are found under their old hash.
+    assert config_hash(replace(config, compiled=False)) == config_hash(config)
+    assert config_hash(replace(config, compiled=True)) != config_hash(config)
+    made: list[object] = []
+
+    def compiled(function: Any) -> Any:
+        made.append(function)
+        return function
+
+    monkeypatch.setattr(torch, "compile", compiled)
+    grokking.run(config, tmp_path / "eager")
+    assert not made
+    grokking.run(replace(config, compiled=True), tmp_path / "compiled")
+    assert len(made) == 1
 
 
 def test_seeds_of_split_and_weights_are_apart():

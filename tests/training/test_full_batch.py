@@ -1,5 +1,6 @@
 """Full-batch training: what is measured when, single and in ensembles, resumed and controlled."""
 
+import gc
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -113,6 +114,27 @@ def test_blocks_of_examples_add_up_to_the_same_curves_and_updates(
     torch.testing.assert_close(other, weights, rtol=1e-9, atol=1e-12)
     for name in METRICS:
         torch.testing.assert_close(getattr(parts, name), getattr(whole, name), rtol=1e-9, atol=0)
+
+
+@pytest.mark.parametrize("recorded", [False, True])
+def test_no_step_leaves_tensors_behind(recorded: bool, tmp_path: Path):
+    """Small tensors that stay keep the large ones between them from being used again."""
+    model, (train, test) = small(), examples()
+    optimizer = adamw(model)
+    counts: list[int] = []
+
+    def count(step: int, metrics: dict[str, Tensor]) -> None:
+        if step in (5, 30):
+            gc.collect()
+            counts.append(sum(issubclass(type(x), Tensor) for x in gc.get_objects()))
+
+    if recorded:
+        save = {"norms": ps.every(1)}
+        with ps.Recorder(tmp_path / "run", model, optimizer, save=save, n_steps=31) as recorder:
+            train_full_batch(model, optimizer, train, test, 31, recorder=recorder, on_step=count)
+    else:
+        train_full_batch(model, optimizer, train, test, 31, on_step=count)
+    assert counts[0] == counts[1]
 
 
 @pytest.mark.slow

@@ -163,10 +163,15 @@ def train_full_batch(
     _check(train, test, n_steps)
     measure = torch.compile(_measure) if compiled else _measure
     first = recorder.step if recorder is not None else 0
-    rows: list[dict[str, Tensor]] = []
+    # One tensor for each: many small ones that are kept would lie between the large ones of every
+    # step, and the memory of these could not be used again.
+    curves: dict[str, Tensor] = {}
 
     def note(step: int, metrics: dict[str, Tensor]) -> None:
-        rows.append(metrics)
+        for name, value in metrics.items():
+            if name not in curves:
+                curves[name] = value.new_empty(max(0, n_steps - first) + 1, *value.shape)
+            curves[name][step - first] = value
         if recorder is not None:
             recorder.log(step=step, **metrics)
         if on_step is not None:
@@ -182,11 +187,11 @@ def train_full_batch(
         optimizer.step()
         if recorder is not None:
             recorder.end_step()
-    n_seeds = rows[-1]["train_loss"].numel() if rows else 1
+    n_seeds = curves["train_loss"][0].numel() if curves else 1
     losses, accuracy = _evaluated(model, train, loss_fn, _measure, n_seeds)
     note(max(first, n_steps), _metrics(losses, accuracy, model, test, loss_fn, measure))
-    curves = {name: torch.stack([row[name] for row in rows]).cpu() for name in METRICS}
-    return TrainingCurves(torch.arange(first, first + len(rows)), **curves)
+    steps = torch.arange(first, max(first, n_steps) + 1)
+    return TrainingCurves(steps, **{name: curve.cpu() for name, curve in curves.items()})
 
 
 class _WithoutTinyGradients(torch.autograd.Function):

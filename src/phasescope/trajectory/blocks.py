@@ -5,6 +5,7 @@ Axis letters: t rows of a block, w entries of a row with its padding.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -24,14 +25,14 @@ class Block:
     Args:
         specs: The arrays.
         n_rows: Rows of the block.
-        sizes: Lengths of the pieces into which a row is cut; none for a row in one piece.
+        shapes: Shapes of the pieces into which a row is cut; none for a row in one piece.
         pinned: Whether rows are filled from a GPU.
 
     Example:
         >>> specs = {"values": ArraySpec("float32", (5,), ("parameter",), 2)}
-        >>> block = Block(specs, 2, [2, 3])
+        >>> block = Block(specs, 2, [(2,), (1, 3)])
         >>> first, second = block.row(1).pieces("values")
-        >>> _ = second.fill_(7)
+        >>> _ = second.copy_(torch.tensor([[7, 7, 7]]))
         >>> block.arrays["values"]
         array([[0., 0., 0., 0., 0.],
                [0., 0., 7., 7., 7.]], dtype=float32)
@@ -41,7 +42,7 @@ class Block:
         self,
         specs: Mapping[str, ArraySpec],
         n_rows: int,
-        sizes: Sequence[int] = (),
+        shapes: Sequence[Sequence[int]] = (),
         *,
         pinned: bool = False,
     ) -> None:
@@ -56,21 +57,26 @@ class Block:
             self.tensors[name] = tensor
             bits = tensor.view(torch.int16).numpy().view(np.uint16) if bfloat16 else None
             self.arrays[name] = tensor.numpy() if bits is None else bits
-        self._sizes = list(sizes)
-        self._end = sum(sizes)
-        self._pieces: dict[tuple[str, int], Sequence[Tensor]] = {}
-        self._keeps = n_rows * max(1, len(sizes)) * len(specs) <= MAX_VIEWS
+        self._shapes = [tuple(shape) for shape in shapes]
+        self._sizes = [math.prod(shape) for shape in shapes]
+        self._end = sum(self._sizes)
+        self._pieces: dict[tuple[str, int], list[Tensor]] = {}
+        self._keeps = n_rows * max(1, len(self._sizes)) * len(specs) <= MAX_VIEWS
 
     def row(self, index: int) -> Row:
         """One row of every array."""
         return Row(self, index)
 
-    def pieces(self, name: str, index: int) -> Sequence[Tensor]:
-        """A row of an array: one view for each piece."""
+    def pieces(self, name: str, index: int) -> list[Tensor]:
+        """A row of an array: one view for each piece, of its shape."""
         found = self._pieces.get((name, index))
         if found is None:
             row = self.tensors[name][index]
-            found = row[: self._end].split(self._sizes) if self._sizes else (row,)
+            if self._sizes:
+                flat = row[: self._end].split(self._sizes)
+                found = [x.view(shape) for x, shape in zip(flat, self._shapes, strict=True)]
+            else:
+                found = [row]
             if self._keeps:
                 self._pieces[name, index] = found
         return found
@@ -90,7 +96,7 @@ class Row:
         """The arrays that have it."""
         return tuple(self._block.arrays)
 
-    def pieces(self, name: str) -> Sequence[Tensor]:
+    def pieces(self, name: str) -> list[Tensor]:
         """The row of one array, cut into its pieces."""
         return self._block.pieces(name, self._index)
 

@@ -54,6 +54,8 @@ class Captures:
             whole = group not in summaries
             for name in (group,) if whole else channel.specs:
                 self._targets.setdefault(name, []).append((group, summaries.get(group)))
+        # Whether anything is read but gradients: looking for it takes time at every step.
+        self._reads_more = not self._targets.keys() <= {"gradients", UNCLIPPED}
         self._due = [(group, channel, due) for group, (channel, due) in channels.items()]
         self._rows: dict[str, Row] = {}
         # Whether anything is read when a backward pass is over.
@@ -101,24 +103,26 @@ class Captures:
         if not gradients_later:
             self._end_arrivals(step, backward_scale)
             self._save("gradients", lambda: flat.gradients(optimizer, step=step, scale=scale))
-        self._save("weights", flat.weights)
-        if self._wanted("updates"):
-            flat.keep()
-        if factor is not None:
-            self._save(
-                "decay", lambda: flat.decay(optimizer, factor, gradients_later=gradients_later)
-            )
+        if self._reads_more:
+            self._save("weights", flat.weights)
+            if self._wanted("updates"):
+                flat.keep()
+            if factor is not None:
+                self._save(
+                    "decay", lambda: flat.decay(optimizer, factor, gradients_later=gradients_later)
+                )
 
     def after(self, step: int, *, gradients_later: bool) -> None:
         """Read what exists after update `step`; its rows are complete then."""
         if gradients_later:
             self._end_arrivals(step, None)
             self._save("gradients", lambda: self._flat.gradients(self._optimizer, step=step))
-        self._save("updates", self._flat.change)
-        if "moments" in self._rows:
-            row = self._rows["moments"]
-            for name in row.names:
-                self._flat.fill(row.pieces(name), self._flat.moment(self._optimizer, name))
+        if self._reads_more:
+            self._save("updates", self._flat.change)
+            if "moments" in self._rows:
+                row = self._rows["moments"]
+                for name in row.names:
+                    self._flat.fill(row.pieces(name), self._flat.moment(self._optimizer, name))
         for name in self._rows:
             self._channels[name][0].advance(step)
 

@@ -142,7 +142,7 @@ class Channel:
         inspect: Passed on with every job.
         attributes: Of a new group.
         labels: Names along the dimensions of a new group.
-        sizes: Lengths of the pieces into which a row is cut; none for a row in one piece.
+        shapes: Shapes of the pieces into which a row is cut; none for a row in one piece.
     """
 
     group: str
@@ -152,7 +152,7 @@ class Channel:
     inspect: Callable[[Job], None] | None = None
     attributes: dict[str, Any] = field(default_factory=dict)
     labels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    sizes: Sequence[int] = ()
+    shapes: Sequence[Sequence[int]] = ()
 
     def __post_init__(self) -> None:
         group = self.writer.store.groups.get(self.group)
@@ -177,7 +177,7 @@ class Channel:
         """Rows of a block, and how many blocks there may be."""
         n_bytes = sum(np.dtype(spec.dtype).itemsize * spec.width for spec in self.specs.values())
         rows = self._chunk_rows
-        if self.sizes:
+        if self.shapes:
             divisors = [n for n in range(1, rows + 1) if rows % n == 0]
             rows = max(n for n in divisors if n == 1 or n * n_bytes <= BUFFER_BYTES)
         large = rows * n_bytes > 2 * BUFFER_BYTES
@@ -251,7 +251,7 @@ class Channel:
             if self._n_buffers == self._max_buffers:
                 return self._free.get()
         self._n_buffers += 1
-        return Block(self.specs, self.rows_per_block, self.sizes, pinned=self.pinned)
+        return Block(self.specs, self.rows_per_block, self.shapes, pinned=self.pinned)
 
 
 class MetricsLog:

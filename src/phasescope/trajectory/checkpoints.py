@@ -142,14 +142,12 @@ class Checkpoints:
         return self._due is not None and self.taken < step and (first or self._due(step))
 
     def require(self, step: int) -> None:
-        """Before every update: `settle` once, then refuse to go on where one was forgotten.
+        """Before every update of a run with checkpoints: refuse to go on where one was forgotten.
 
         Raises:
             RecordingError: One was due at this step and was not taken.
         """
-        if not self._settled:
-            self.settle()
-        if self._due is not None and self.due(step):
+        if self.due(step):
             raise RecordingError(
                 f"a checkpoint was due at step {step}, but end_step() was not called after "
                 "the update. Call recorder.end_step() last in the loop's body."

@@ -5,7 +5,7 @@ Axis letters: p parameters of the flat vector, n tensors.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
@@ -35,12 +35,12 @@ class FlatParameters:
         # The parameters whose gradient was sparse.
         self.densified: dict[str, None] = {}
 
-    def fill(self, pieces: Sequence[Tensor], tensors: list[Tensor]) -> None:
+    def fill(self, pieces: list[Tensor], tensors: list[Tensor]) -> None:
         """Copy one tensor per parameter into the pieces of a row, whatever their float type."""
-        flat = [tensor.detach().reshape(-1) for tensor in tensors]
+        values = [tensor.detach() if tensor.requires_grad else tensor for tensor in tensors]
         # One call for all of them; large tensors are copied by all threads.
         copy = torch._foreach_copy_  # pyright: ignore[reportPrivateImportUsage]
-        copy(list(pieces), flat, non_blocking=True)
+        copy(pieces, values, non_blocking=True)
 
     def gradients(
         self,
@@ -111,18 +111,18 @@ class FlatParameters:
         """Remember the weights before an update."""
         if self._before is None:
             self._before = [
-                torch.empty(p.numel(), dtype=self._before_dtype, device=p.device)
+                torch.empty(p.shape, dtype=self._before_dtype, device=p.device)
                 for p in self.weights()
             ]
         for kept, weight in zip(self._before, self.weights(), strict=True):
-            kept.copy_(weight.reshape(-1))
+            kept.copy_(weight)
 
     def change(self) -> list[Tensor]:
         """Weights now minus weights at `keep`."""
         if self._before is None:
             raise RuntimeError("keep() comes before change()")
         pairs = zip(self.weights(), self._before, strict=True)
-        return [weight.reshape(-1).to(before.dtype) - before for weight, before in pairs]
+        return [weight.to(before.dtype) - before for weight, before in pairs]
 
     def decay(
         self, optimizer: torch.optim.Optimizer, factor: DecayFactor, *, gradients_later: bool

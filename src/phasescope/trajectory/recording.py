@@ -161,8 +161,9 @@ class Recording:
 
     def _before_update(self, closure: bool, scale: Tensor | None) -> None:
         self._in_step, self._closure = True, closure
-        # Not a failure of the recording: what is about to be trained would be wrong.
-        self._checkpoints.meet()
+        if not self._begun:
+            # Not a failure of the recording: what is about to be trained would be wrong.
+            self._checkpoints.meet()
         # Like `_record`, without the calls: every microsecond here is one of the training.
         if self._failure is None:
             try:
@@ -171,19 +172,18 @@ class Recording:
                 self._fail(error)
 
     def _record_before(self, scale: Tensor | None) -> None:
-        self._checkpoints.require(self.step)
+        if not self._begun:
+            self._begin()
+        if self._checkpoints.schedule is not None:
+            self._checkpoints.require(self.step)
         if len(self._optimizer.param_groups) != self._n_groups:
             check_owned(self._optimizer, named_parameters(self._model))
             self._n_groups = len(self._optimizer.param_groups)
         self._hooks.watch_unfrozen()
         backward = scale
-        if self._session.captures.watches_backward:
-            if not self._begun:
-                self._begun = True
-                check_scaler(self._checkpoints.scalers)
-            # On a GPU reading it waits for the device.
-            if self._checkpoints.scalers:
-                backward = backward_scale(self._checkpoints.scalers)
+        # On a GPU reading it waits for the device.
+        if self._session.captures.watches_backward and self._checkpoints.scalers:
+            backward = backward_scale(self._checkpoints.scalers)
         self._session.before(
             self.step,
             gradients_later=self._closure,
@@ -191,8 +191,18 @@ class Recording:
             backward_scale=backward,
         )
 
+    def _begin(self) -> None:
+        self._begun = True
+        self._checkpoints.settle()
+        if self._session.captures.watches_backward:
+            check_scaler(self._checkpoints.scalers)
+
     def _after_update(self) -> None:
-        self._record(lambda: self._session.after(self.step, gradients_later=self._closure))
+        if self._failure is None:
+            try:
+                self._session.after(self.step, gradients_later=self._closure)
+            except Exception as error:
+                self._fail(error)
         self.step += 1
         self._in_step = False
         self._coming.clear()

@@ -88,7 +88,7 @@ class Session:
             inspect=inspect,
             attributes={"meaning": schema.GROUPS[group].meaning},
             labels=self._contents.labels.get(group, {}),
-            sizes=self._flat.table.sizes if over_parameters else (),
+            shapes=self._flat.table.shapes if over_parameters else (),
         )
 
     def before(

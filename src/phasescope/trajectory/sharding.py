@@ -207,7 +207,7 @@ def _norms_one_by_one(parts: list[Tensor]) -> list[float] | None:
     for part in parts:
         if part.dtype is not torch.float32 or not part.is_cpu:
             return None
-        flat = part.reshape(-1)
+        flat = part if part.ndim == 1 else part.reshape(-1)
         if flat.numel() <= _STRETCH:
             square = flat.dot(flat).item()
         else:

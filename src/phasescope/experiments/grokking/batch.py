@@ -120,6 +120,7 @@ def _train(
         loss_fn=loss_fn,
         rate=rate,
         on_step=on_step,
+        compiled=config.compiled,
     )
 
 

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from torch import Tensor
 
+from phasescope.experiments.runner import added_field
 from phasescope.figures import NetworkFrame
 from phasescope.models import PairTransformer
 from phasescope.training import TrainingCurves
@@ -51,6 +52,7 @@ class Config:
     spectra_every: int = 0  # keep weights and gradients at every so many steps for their spectra
     scales_every: int = 1  # steps between records of the scales of Adam's updates; 0: none
     n_seeds: int = 1  # more are trained as one batch, and leave numbers only
+    compiled: bool = added_field(False)  # by torch.compile: pays off for a published run
     seed: int = 0  # of the initial weights; of a batch its number: seeds seed·n_seeds and on
 
 
@@ -58,8 +60,15 @@ DEFAULT = Config()
 SMOKE = Config(
     p=11, train_fraction=0.5, d_model=16, n_heads=2, d_mlp=32, n_steps=60, n_log_spaced=60
 )
-# Fields that change what is kept of a run, and nothing else.
-RECORDING = ("n_log_spaced", "weights_every", "spectra_every", "scales_every", "n_seeds")
+# Fields that change what is kept of a run or how it is computed, and nothing else but rounding.
+RECORDING = (
+    "n_log_spaced",
+    "weights_every",
+    "spectra_every",
+    "scales_every",
+    "n_seeds",
+    "compiled",
+)
 
 
 @dataclass(frozen=True)

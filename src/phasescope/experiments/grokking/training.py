@@ -139,6 +139,7 @@ def train(
             rate=rate,
             recorder=recorder,
             on_step=lambda step, metrics: progress(step / config.n_steps),
+            compiled=config.compiled,
         )
     return ps.open_run(directory)
 
