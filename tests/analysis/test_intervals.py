@@ -87,6 +87,15 @@ def test_intervals_move_and_stretch_with_the_values(n: int):
     assert moved.method == plain.method
 
 
+@pytest.mark.parametrize("sign", [1, -1])
+def test_an_end_at_zero_is_zero_and_not_rounding(sign: int):
+    # Claims ask on which side of zero an interval lies; the first value decided that by rounding.
+    for k in range(1, 40):
+        values = [sign * (0.0156 + 1 / (63 + k)), *[0.0] * 9, *[sign * 0.3] * 2]
+        found = interval(values)
+        assert (found.low if sign > 0 else found.high) == 0.0
+
+
 def test_a_higher_level_is_wider():
     values = np.random.default_rng(0).normal(size=15)
     narrow, wide = interval(values, level=0.8), interval(values, level=0.99)

@@ -79,11 +79,20 @@ def interval(
     if n < BOOTSTRAP_FROM:
         centre = float(deviations.mean())
         reach = quantile * float(deviations.std(ddof=1)) / math.sqrt(n)
-        return Interval(origin + centre - reach, origin + centre + reach, "student t")
+        low, high = origin + centre - reach, origin + centre + reach
+        return Interval(
+            _without_rounding(low, sample), _without_rounding(high, sample), "student t"
+        )
     tail = float(ndtr(-math.sqrt(n / (n - 1)) * quantile))
     means = _resampled_means(deviations, seed, n_resamples)
-    low, high = np.quantile(means, [tail, 1 - tail])
-    return Interval(origin + float(low), origin + float(high), "bootstrap")
+    low, high = (origin + float(end) for end in np.quantile(means, [tail, 1 - tail]))
+    return Interval(_without_rounding(low, sample), _without_rounding(high, sample), "bootstrap")
+
+
+def _without_rounding(end: float, sample: np.ndarray) -> float:
+    """An end of an interval, zero where it is nothing but rounding: its sign is looked at."""
+    smallest = 8 * np.finfo(np.float64).eps * float(np.abs(sample).max())
+    return 0.0 if abs(end) <= smallest else end
 
 
 def _checked(

@@ -140,7 +140,8 @@ def parts_claim(
     """
     missing = [part.name for part in parts if part.found is None]
     if missing:
-        return claim(id, statement, rule, None, unit, null, "not tested", f"Not run: {missing[0]}.")
+        sentence = f"Of {missing[0]} nothing was run, or no seed has what the rule counts."
+        return claim(id, statement, rule, None, unit, null, "not tested", sentence)
     known = [(part, part.found) for part in parts if part.found is not None]
     verdict: Verdict = "inconclusive"
     if all(part.holds(found) for part, found in known):
