@@ -161,6 +161,16 @@ def test_an_unknown_selector_is_answered_with_what_there_is_and_the_closest():
         components(MLP((3, 2)), "embed")
 
 
+def test_what_is_suggested_is_there():
+    with pytest.raises(KeyError) as told:
+        components(MLP(), "heads")
+    suggested = str(told.value).rpartition("closest")[2]
+    assert "'heads'" not in suggested
+    assert "'layers'" in suggested
+    with pytest.raises(KeyError, match=r"closest.* are \['neurons'"):
+        components(MLP(), "neurns")
+
+
 @pytest.mark.parametrize(
     ("selector", "message"),
     [

@@ -11,9 +11,10 @@ from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float64, Int
+from jaxtyping import Float64
 from torch import Tensor
 
+from phasescope.analysis.curves import CurveSteps, CurveValues, as_curve
 from phasescope.analysis.log_blocks import LogBlocks, log_blocks
 
 Shape = Literal["constant", "linear"]
@@ -65,8 +66,8 @@ class ChangePoints:
 
 
 def change_points(
-    steps: Int[Tensor, " t"],
-    values: Float[Tensor, " t"],
+    steps: CurveSteps,
+    values: CurveValues,
     *,
     shape: Shape = "linear",
     false_alarms: float = 0.05,
@@ -117,6 +118,7 @@ def change_points(
     """
     if shape not in _SMALLEST:
         raise ValueError(f"shape is 'constant' or 'linear', but {shape!r} arrived.")
+    steps, values = as_curve(steps, values, "the curve", least=2)
     blocks = log_blocks(steps, values, n_blocks)
     smallest = _SMALLEST[shape]
     if len(blocks) < 2 * smallest + 2:

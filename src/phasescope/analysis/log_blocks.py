@@ -9,8 +9,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float64, Int, Int64
+from jaxtyping import Float64, Int64
 from torch import Tensor
+
+from phasescope.analysis.curves import CurveSteps, CurveValues, as_curve
 
 _MAD = 1.4826  # standard deviation over median absolute deviation, for normal noise
 _TRIM = 2.5
@@ -55,9 +57,7 @@ class LogBlocks:
         return float(np.sqrt(np.mean(kept**2)) / _TRIMMED)
 
 
-def log_blocks(
-    steps: Int[Tensor, " t"], values: Float[Tensor, " t"], n_blocks: int = 400
-) -> LogBlocks:
+def log_blocks(steps: CurveSteps, values: CurveValues, n_blocks: int = 400) -> LogBlocks:
     """Means of a curve over blocks equally wide in ln(1 + step), empty ones left out.
 
     Averaging makes the noise of neighbours nearly independent and spreads a training of 10⁵ steps
@@ -80,11 +80,7 @@ def log_blocks(
         >>> len(blocks), int(blocks.counts.sum()), int(blocks.counts[-1])
         (84, 10000, 880)
     """
-    if len(steps) != len(values) or len(steps) < 2 or bool((steps.diff() <= 0).any()):
-        raise ValueError(
-            "the curve must have one value for each of at least two increasing steps, but there "
-            f"are {len(values)} values and {len(steps)} steps."
-        )
+    steps, values = as_curve(steps, values, "the curve", least=2)
     if int(steps[0]) < 0 or n_blocks < 2:
         raise ValueError(
             f"steps must not be negative and n_blocks be at least 2, but steps begin with "

@@ -6,12 +6,15 @@ Letters: n components, T recorded changes, w windows.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float64, Int
+from jaxtyping import Float64, Int, Num
 from torch import Tensor
+
+from phasescope.analysis.curves import as_tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,17 +23,24 @@ class Movers:
 
     ratio: Float64[Tensor, " n"]
     """Mean squared change per step in the phase over the median of the other windows; NaN where
-    nothing was recorded in it."""
+    nothing was recorded in it, or nothing moves in either."""
     p_value: Float64[Tensor, " n"]
     """Share of all windows, this one included, with at least the same activity. Windows overlap and
     activity drifts, so this is a rank rather than a probability."""
     n_windows: int
     """Windows it is compared with."""
 
+    def __repr__(self) -> str:
+        """How many moved more than at other times."""
+        n = int((self.p_value <= 0.05).sum())
+        return (
+            f"Movers({n} of {len(self.ratio)} parts with p <= .05 among {self.n_windows} windows)"
+        )
+
 
 def movers(
-    steps: Int[Tensor, " T"],
-    squares: Float[Tensor, "n T"],
+    steps: Sequence[int] | Int[np.ndarray, " T"] | Int[Tensor, " T"],
+    squares: Sequence[Sequence[float | int]] | Num[np.ndarray, "n T"] | Num[Tensor, "n T"],
     onset: float | int,
     end: float | int,
     *,
@@ -67,8 +77,8 @@ def movers(
     """
     if not end > onset:
         raise ValueError(f"a phase must end after it begins, but it goes from {onset} to {end}.")
-    t = steps.cpu().double().numpy()
-    values = squares.detach().double().cpu().numpy()
+    t = as_tensor(steps).cpu().double().numpy()
+    values = as_tensor(squares).cpu().double().numpy()
     if len(t) != values.shape[-1] or bool((np.diff(t) <= 0).any()) or bool((values < 0).any()):
         raise ValueError(
             "one squared change of 0 or more of each part is required for each of increasing "
@@ -88,7 +98,9 @@ def movers(
             f"there are {len(t)}, from {t[0]:.0f} to {t[-1]:.0f}. Record more often."
         )
     others = np.array(activity).T
-    ratio = inside / np.maximum(np.median(others, axis=1), 1e-300)
+    usual = np.median(others, axis=1)
+    # Nothing against nothing is no ratio.
+    ratio = np.where((inside == 0) & (usual == 0), np.nan, inside / np.maximum(usual, 1e-300))
     as_large = 1 + (others >= inside[:, None]).sum(1)
     p = np.where(np.isfinite(inside) & np.isfinite(ratio), as_large / (others.shape[1] + 1), np.nan)
     return Movers(torch.from_numpy(ratio), torch.from_numpy(p), others.shape[1])

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
 from torch import Tensor
+
+from phasescope.analysis.curves import CurveSteps, CurveValues, as_curve
 
 # Evaluations over which curves are compared with themselves when their trend is asked for.
 _TREND = 5
@@ -65,8 +66,8 @@ class Phase:
 
 
 def first_reached(
-    steps: Int[Tensor, " t"],
-    values: Float[Tensor, " t"],
+    steps: CurveSteps,
+    values: CurveValues,
     threshold: float,
     *,
     below: bool = False,
@@ -93,7 +94,7 @@ def first_reached(
         >>> first_reached(steps, torch.tensor([0.1, 0.99, 0.3, 0.96, 0.97, 0.98]), 0.95, hold=3)
         Moment(step=30, low=20, high=30)
     """
-    _check(steps, values)
+    steps, values = as_curve(steps, values)
     if hold < 1:
         raise ValueError(f"hold is a number of evaluations from 1 up, but it is {hold}.")
     reached = (values <= threshold) if below else (values >= threshold)
@@ -108,9 +109,9 @@ def first_reached(
 
 
 def grok_times(
-    steps: Int[Tensor, " t"],
-    train_accuracy: Float[Tensor, " t"],
-    test_accuracy: Float[Tensor, " t"],
+    steps: CurveSteps,
+    train_accuracy: CurveValues,
+    test_accuracy: CurveValues,
     *,
     memorised_at: float = 0.99,
     grokked_at: float = 0.95,
@@ -144,10 +145,10 @@ def grok_times(
 
 
 def grokking_phases(
-    steps: Int[Tensor, " t"],
-    test_loss: Float[Tensor, " t"],
-    excluded_loss: Float[Tensor, " t"],
-    squared_norm: Float[Tensor, " t"],
+    steps: CurveSteps,
+    test_loss: CurveValues,
+    excluded_loss: CurveValues,
+    squared_norm: CurveValues,
     *,
     fall: float = 0.1,
     clean: float = 1e-3,
@@ -198,12 +199,10 @@ def grokking_phases(
         Nanda et al. (2023), "Progress measures for grokking via mechanistic interpretability",
         section 5.2, arXiv:2301.05217.
     """
-    for name, curve in {
-        "test_loss": test_loss,
-        "excluded_loss": excluded_loss,
-        "squared_norm": squared_norm,
-    }.items():
-        _check(steps, curve, name)
+    given = steps
+    steps, test_loss = as_curve(given, test_loss, "test_loss")
+    _, excluded_loss = as_curve(given, excluded_loss, "excluded_loss")
+    _, squared_norm = as_curve(given, squared_norm, "squared_norm")
     if len(steps) < 3 * _TREND:
         raise ValueError(
             f"phases need at least {3 * _TREND} evaluations to tell a trend from noise, but there "
@@ -283,12 +282,3 @@ def _noise(curve: np.ndarray) -> float:
     """Standard deviation of independent noise on a smooth curve, from second differences."""
     second = np.diff(curve, 2)
     return float(1.4826 * np.median(np.abs(second - np.median(second))) / np.sqrt(6))
-
-
-def _check(steps: Tensor, values: Tensor, name: str = "values") -> None:
-    if len(steps) != len(values) or not len(steps) or bool((steps.diff() <= 0).any()):
-        raise ValueError(
-            f"{name} must have one value for each of the increasing steps, but there are "
-            f"{len(values)} values and {len(steps)} steps"
-            + ("." if len(steps) < 2 else f" from {int(steps[0])} to {int(steps[-1])}.")
-        )

@@ -10,8 +10,10 @@ from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float64, Int, Int64
+from jaxtyping import Float64, Int64
 from torch import Tensor
+
+from phasescope.analysis.curves import CurveSteps, CurveValues, as_curve
 
 _MAD = 1.4826  # standard deviation over median absolute deviation, for normal noise
 
@@ -67,8 +69,8 @@ class Recovery:
 
 
 def find_spikes(
-    steps: Int[Tensor, " t"],
-    loss: Float[Tensor, " t"],
+    steps: CurveSteps,
+    loss: CurveValues,
     direction: Literal["up", "down"] = "up",
     *,
     window: int = 201,
@@ -108,7 +110,7 @@ def find_spikes(
         >>> spikes.start.tolist(), spikes.width.tolist(), round(spikes.height.item(), 2)
         ([500], [9], 2.0)
     """
-    _check(steps, loss)
+    steps, loss = _loss_curve(steps, loss)
     if direction not in ("up", "down"):
         raise ValueError(f"direction is 'up' or 'down', but {direction!r} arrived.")
     if window < 3 or window % 2 == 0:
@@ -139,7 +141,7 @@ def find_spikes(
     return Spikes(direction, at[:, 0], at[:, 1], at[:, 2], heights)
 
 
-def falling_share(loss: Float[Tensor, " t"]) -> float:
+def falling_share(loss: CurveValues) -> float:
     """Share of the evaluations at which a loss is lower than at the one before.
 
     Args:
@@ -148,16 +150,20 @@ def falling_share(loss: Float[Tensor, " t"]) -> float:
     Returns:
         Between 0 and 1; 1 for a loss that only falls.
 
+    Raises:
+        ValueError: There are fewer than two evaluations.
+
     Example:
         >>> falling_share(torch.tensor([3.0, 2.0, 2.5, 1.0, 1.0]))
         0.5
     """
-    return (loss.diff() < 0).double().mean().item()
+    _, values = as_curve(range(len(loss)), loss, "the loss", least=2)
+    return (values.diff() < 0).double().mean().item()
 
 
 def drift_after(
-    steps: Int[Tensor, " t"],
-    loss: Float[Tensor, " t"],
+    steps: CurveSteps,
+    loss: CurveValues,
     spikes: Spikes,
     *,
     horizon: int = 500,
@@ -191,7 +197,7 @@ def drift_after(
         >>> round(drift.slopes.item(), 6), round(drift.control.median().item(), 6)
         (-1.0, -1.0)
     """
-    _check(steps, loss)
+    steps, loss = _loss_curve(steps, loss)
     t, log = steps.cpu().numpy(), loss.double().cpu().log10().numpy()
     begins = (spikes.end + spikes.width.clamp(min=1)).numpy()
     nexts = np.append(spikes.start.numpy()[1:], t[-1] + 1)
@@ -217,8 +223,8 @@ def drift_after(
 
 
 def recovery(
-    steps: Int[Tensor, " t"],
-    values: Float[Tensor, " t"],
+    steps: CurveSteps,
+    values: CurveValues,
     spikes: Spikes,
     *,
     horizon: int = 500,
@@ -249,7 +255,7 @@ def recovery(
         >>> found.change.tolist(), found.lasting.tolist(), found.steps.tolist()
         ([2.0], [0.0], [4.0])
     """
-    _check(steps, values, positive=False)
+    steps, values = as_curve(steps, values, least=2)
     t, y = steps.cpu().numpy(), values.double().cpu().numpy()
     rows = []
     for start, end in zip(spikes.start.tolist(), spikes.end.tolist(), strict=True):
@@ -275,8 +281,8 @@ def recovery(
 
 
 def around_spikes(
-    steps: Int[Tensor, " t"],
-    values: Float[Tensor, " t"],
+    steps: CurveSteps,
+    values: CurveValues,
     spikes: Spikes,
     *,
     before: int = 50,
@@ -303,7 +309,7 @@ def around_spikes(
         >>> around_spikes(torch.arange(5), torch.arange(5.0), spikes, before=1, after=2).tolist()
         [[2.0, 3.0, 4.0, nan]]
     """
-    _check(steps, values, positive=False)
+    steps, values = as_curve(steps, values, least=2)
     offsets = torch.arange(-before, after + 1)
     wanted = spikes.start[:, None] + offsets
     known = steps.cpu().long()
@@ -327,16 +333,15 @@ def _stretches(flags: np.ndarray) -> list[tuple[int, int]]:
     return [(int(a), int(b) - 1) for a, b in edges.reshape(-1, 2)]
 
 
-def _check(steps: Tensor, values: Tensor, *, positive: bool = True) -> None:
-    if len(steps) != len(values) or len(steps) < 2 or bool((steps.diff() <= 0).any()):
+def _loss_curve(steps: CurveSteps, loss: CurveValues) -> tuple[Tensor, Tensor]:
+    """A curve that has a logarithm."""
+    t, values = as_curve(steps, loss, "the loss", least=2)
+    bad = (~((values > 0) & values.isfinite())).nonzero()
+    if len(bad):
+        i = int(bad[0])
         raise ValueError(
-            "the curve must have one value for each of at least two increasing steps, but there "
-            f"are {len(values)} values and {len(steps)} steps."
-        )
-    if positive and not bool((values > 0).all() & values.isfinite().all()):
-        i = int((~((values > 0) & values.isfinite())).nonzero()[0])
-        raise ValueError(
-            f"a loss must be positive and finite for its logarithm, but at step {int(steps[i])} it "
-            f"is {values[i].item()}. A cross-entropy of exactly 0 was computed in float32: use "
+            f"a loss must be positive and finite for its logarithm, but at step {int(t[i])} it is "
+            f"{values[i].item()}. A cross-entropy of exactly 0 was computed in float32: use "
             "float64."
         )
+    return t, values

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float64, Int
+from jaxtyping import Float64
 from torch import Tensor
 
+from phasescope.analysis.curves import CurveSteps, CurveValues
 from phasescope.analysis.log_blocks import LogBlocks, log_blocks
 from phasescope.analysis.smooth_fits import (
     Fit,
@@ -93,8 +94,8 @@ class Transitions:
 
 
 def find_transitions(
-    steps: Int[Tensor, " t"],
-    values: Float[Tensor, " t"],
+    steps: CurveSteps,
+    values: CurveValues,
     *,
     min_evidence: float = 10.0,
     max_transitions: int = 3,
@@ -132,7 +133,8 @@ def find_transitions(
         squares with independent noise; correlation of neighbouring residuals widens them.
 
     Raises:
-        ValueError: There are fewer than 20 blocks, or the curve is not finite.
+        ValueError: There are fewer than 20 blocks, the curve is not finite or its steps do not
+            increase, or a number is out of range.
 
     Example:
         >>> steps = torch.arange(1, 4_001)
@@ -146,6 +148,11 @@ def find_transitions(
         Schwarz (1978), "Estimating the dimension of a model", Annals of Statistics 6(2). Kass &
         Raftery (1995), "Bayes factors", JASA 90(430) (10 is very strong evidence).
     """
+    if not min_evidence >= 0 or max_transitions < 1 or not max_sharpness > 0:
+        raise ValueError(
+            "min_evidence must be 0 or more, max_transitions 1 or more and max_sharpness "
+            f"positive, but they are {min_evidence}, {max_transitions} and {max_sharpness}."
+        )
     blocks = log_blocks(steps, values, n_blocks)
     if len(blocks) < 20:
         raise ValueError(

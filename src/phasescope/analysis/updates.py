@@ -50,6 +50,13 @@ class UpdateStatistics:
     squared_rates: Float64[Tensor, " changes"] | None
     """Σ lr² likewise."""
 
+    def __repr__(self) -> str:
+        """What it is of."""
+        return (
+            f"UpdateStatistics({len(self.names)} components, {len(self.steps)} checkpoints from "
+            f"step {int(self.steps[0])} to {int(self.steps[-1])})"
+        )
+
     def row(self, name: str) -> int:
         """The row of a component.
 

@@ -286,7 +286,9 @@ class _Selection:
             there += [f"l{i} {block}" for i, x in enumerate(layers) if getattr(x, block)][:1]
         for kind, (attribute, _, _) in _KINDS.items():
             there += [f"l{i}{kind}0" for i, x in enumerate(layers) if getattr(x, attribute)][:1]
-        known = [*there, *_COLLECTIVE, *self.names.tensors]
+        attributes = {"heads": "heads", "groups": "heads", "neurons": "neurons"}
+        words = [w for w, a in attributes.items() if any(getattr(x, a) for x in layers)]
+        known = dict.fromkeys([*there, *words, *self.names.tensors])
         return (
             f"{selector!r} selects nothing. This model has {', '.join(there)} and "
             f"{len(self.names.table.names)} tensors such as {self.names.table.names[0]!r}; the "

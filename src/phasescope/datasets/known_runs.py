@@ -74,6 +74,10 @@ class KnownRuns:
     provenance: Mapping[str, Any]
     """How they were made: configurations, commit, versions, seconds."""
 
+    def __repr__(self) -> str:
+        """How many runs of which systems."""
+        return f"KnownRuns({len(self.runs)} runs of {len(self.systems)} systems)"
+
     def __len__(self) -> int:
         """Number of runs."""
         return len(self.runs)
