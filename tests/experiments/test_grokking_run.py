@@ -362,6 +362,9 @@ def test_the_presets_of_the_claims_have_ten_seeds_of_settings_that_differ():
         replace(presets["grid"][0], seed=1),
         *presets["carriers"],
     }
+    beside = [c for c in presets["everything"] if c not in small]
+    assert [(c.p, c.seed, c.n_steps) for c in beside] == [(113, i // 6, 25_000) for i in range(12)]
+    assert {replace(c, seed=0, compiled=False) for c in beside} == set(presets["paper"])
     full = {(c.operation, c.activation) for c in presets["grid"]}
     activations = ("relu", "gelu", "gelu_new", "gelu_fast", "silu", "solu_ln")
     assert full >= {(o, a) for o in ("add", "subtract", "multiply") for a in activations}

@@ -8,7 +8,8 @@ Differences from the sources: by default the modulus is 53 and the network three
 with half of the pairs to train on and a weight decay of 2.5, so that a grok takes a minute; the
 preset ``paper`` has their sizes. Seeds of the split and of the initial weights are apart. Verdicts
 come from ten seeds of every setting, trained as one batch: the presets ``grid`` (operations and
-activations), ``optimizers`` and ``sizes``, all three together as ``small``.
+activations), ``optimizers`` and ``sizes``, all three together as ``small``, and with two seeds of
+the published size beside them as ``everything``.
 
 Runtime on two cores: the default half a minute, a batch of ten seeds three minutes of one core, a
 published run of 25,000 steps half an hour.
