@@ -30,6 +30,8 @@ TITLES = (
     "strongest neuron",
     "attention of head 0 to a",
 )
+# Above the titles of the panels, which its own margin would be taken for.
+_TITLE = {"y": 0.985, "yanchor": "top", "automargin": False}
 _MOVING_POINTS = 2000  # of a loss curve in an animation, which is drawn again at every step
 
 
@@ -95,7 +97,8 @@ def network_over_training(
             {"method": "restyle", "label": f"{frame.step:,}", "args": [{"visible": visible}]}
         )
     figure.update_layout(sliders=[_slider(slider, len(frames) - 1)])
-    return _captioned(figure, frames, bool(losses))
+    _captioned(figure, frames, bool(losses))
+    return figure.update_layout(title=_TITLE)
 
 
 def network_animation(
@@ -179,8 +182,7 @@ def network_animation(
         ],
     )
     _captioned(figure, frames, bool(losses))
-    title = {"y": 0.985, "yanchor": "top", "automargin": False}
-    return figure.update_layout(height=1160 if losses else 1000, title=title, margin={"t": 80})
+    return figure.update_layout(height=1160 if losses else 1000, title=_TITLE, margin={"t": 80})
 
 
 def _panels(
