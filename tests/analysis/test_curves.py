@@ -91,12 +91,17 @@ def test_numbers_that_say_nothing_are_refused(numbers: dict[str, Any]):
         ps.find_transitions(STEPS, CURVE, **numbers)
 
 
-def test_results_in_a_notebook_take_a_line():
+def test_results_in_a_notebook_show_what_was_found_and_not_the_curves():
     squares = torch.ones(2, 400)
     squares[1, 100:150] = 9.0
     assert repr(ps.movers(STEPS, squares, 1000, 1500)) == (
         "Movers(1 of 2 parts with p <= .05 among 62 windows)"
     )
+    blocks = ps.log_blocks(STEPS, CURVE, 50)
+    assert repr(blocks) == f"LogBlocks({len(blocks)} blocks of 400 evaluations from step 0 to 3990)"
+    for found in (ps.find_transitions(STEPS, CURVE), ps.change_points(STEPS, CURVE)):
+        assert "blocks" not in repr(found)
+        assert "fitted" not in repr(found)
     assert repr(ps.update_statistics(torch.arange(4.0)[:, None] * torch.ones(2))) == (
         "UpdateStatistics(1 components, 4 checkpoints from step 0 to 3)"
     )

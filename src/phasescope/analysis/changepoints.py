@@ -6,7 +6,7 @@ Letters: t evaluations, b blocks, k change points.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -55,9 +55,9 @@ class ChangePoints:
     """Standard deviation of an evaluation that the penalty rests on."""
     penalty: float
     """Reduction of the squared residuals, in units of the noise's variance, that a change costs."""
-    fitted: Float64[Tensor, " b"]
+    fitted: Float64[Tensor, " b"] = field(repr=False)
     """The segments at the blocks."""
-    blocks: LogBlocks
+    blocks: LogBlocks = field(repr=False)
     """What was cut."""
 
     def __len__(self) -> int:

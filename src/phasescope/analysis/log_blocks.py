@@ -34,6 +34,13 @@ class LogBlocks:
     last: Int64[Tensor, " b"]
     """Step of the last one."""
 
+    def __repr__(self) -> str:
+        """What they are of."""
+        return (
+            f"LogBlocks({len(self)} blocks of {int(self.counts.sum())} evaluations from step "
+            f"{int(self.first[0])} to {int(self.last[-1])})"
+        )
+
     def __len__(self) -> int:
         """Number of blocks."""
         return len(self.tau)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -77,11 +77,11 @@ class Transitions:
     """How much the Bayesian information criterion is lower than that of the best alternative: a
     power law or a relaxation without transitions, and a random walk with noise. −inf if none was
     found."""
-    fitted: Float64[Tensor, " b"]
+    fitted: Float64[Tensor, " b"] = field(repr=False)
     """Power law and transitions at the blocks."""
-    smooth: Float64[Tensor, " b"]
+    smooth: Float64[Tensor, " b"] = field(repr=False)
     """The best power law alone."""
-    blocks: LogBlocks
+    blocks: LogBlocks = field(repr=False)
     """Means of the curve over blocks of logarithmic time, on which all of this was fitted."""
 
     def __len__(self) -> int:
