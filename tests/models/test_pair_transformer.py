@@ -1,6 +1,7 @@
 """The transformer of pairs computes the textbook function at the last position."""
 
 from collections.abc import Callable
+from copy import deepcopy
 from typing import Any
 
 import pytest
@@ -68,6 +69,11 @@ def test_every_activation_gives_the_logits_of_the_full_pass(
 def test_at_the_published_size_logits_and_gradients_agree_in_single_precision():
     model = PairTransformer(113, generator=torch.Generator().manual_seed(1))
     pairs = model.all_pairs()[::7]
+    # Where a neuron is next to zero rounding decides whether it is on, and its gradient jumps.
+    pre = deepcopy(model).double().activations(pairs).pre
+    clear = (pre.abs() > 1e-6).all(1)
+    assert clear.double().mean() > 0.95
+    pairs = pairs[clear]
     fast, slow = model(pairs), full_logits(model, pairs)[:, -1]
     assert float((fast - slow).detach().abs().max()) < 1e-5
     found, wanted = gradients(model, fast), gradients(model, slow)

@@ -78,11 +78,12 @@ def without_component(
         right = [(y.argmax(-1) == labels).double().mean() for y, labels in outputs]
         return torch.stack([*loss, *right])
 
-    span = ps.Subspace("all components", vectors)
+    # Orthonormal up to the rounding of the products that they come from.
+    span = ps.Subspace.spanned_by("all components", vectors)
     found = ablate(
         network_at(config, run, row),
         start,
-        ps.Subspace("component 0", vectors[:1]),
+        ps.Subspace("component 0", span.basis[:1]),
         losses,
         alphas=ALPHAS,
         n_controls=N_CONTROLS,
