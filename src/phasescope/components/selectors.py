@@ -286,8 +286,11 @@ class _Selection:
             there += [f"l{i} {block}" for i, x in enumerate(layers) if getattr(x, block)][:1]
         for kind, (attribute, _, _) in _KINDS.items():
             there += [f"l{i}{kind}0" for i, x in enumerate(layers) if getattr(x, attribute)][:1]
-        attributes = {"heads": "heads", "groups": "heads", "neurons": "neurons"}
-        words = [w for w, a in attributes.items() if any(getattr(x, a) for x in layers)]
+        words: list[str] = []
+        for word, pattern in _COLLECTIVE.items():
+            kind = _KINDS.get(pattern[2:3])
+            if kind and any(getattr(x, kind[0]) for x in layers):
+                words.append(word)
         known = dict.fromkeys([*there, *words, *self.names.tensors])
         return (
             f"{selector!r} selects nothing. This model has {', '.join(there)} and "
