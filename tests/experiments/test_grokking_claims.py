@@ -230,6 +230,17 @@ def test_without_runs_nothing_is_tested():
     assert all(claim.rule for claim in found)
 
 
+def test_runs_without_spikes_are_told_from_no_runs():
+    calm = AS_CLAIMED | {"relu": {"train_up": {"n": 0, "by_phase": {}, "drift": None}}}
+    for runs, told in (
+        (planted(effects=calm), f"None of {N_SEEDS} seeds has an upward spike and a stretch"),
+        ([], "Not run."),
+    ):
+        claim = next(c for c in grokking.claims(runs) if c.id == "C17")
+        assert claim.verdict == "not tested"
+        assert claim.sentence.startswith(told)
+
+
 def test_the_noise_floor_stands_beside_every_comparison_of_times():
     beside = {claim.id: claim.null for claim in grokking.claims(planted())}
     for id in ("C4", "C8", "C9", "C10", "C11", "C15"):

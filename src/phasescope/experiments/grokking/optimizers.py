@@ -31,6 +31,7 @@ BETAS = (0.98, 0.999)
 SIZE_FIELDS = ("p", "d_model", "d_mlp", "n_layers", "n_heads")
 MOSTLY = 0.8  # share of a setting's seeds that must show the result
 DECAY = 1.0001
+NOT_RUN = "Not run."
 
 
 def optimizer_claims(evidence: Evidence) -> list[Claim]:
@@ -61,9 +62,11 @@ def _drift(e: Evidence) -> Claim:
     def difference(result: Results) -> float | None:
         return _less(result, ("spikes", "train_loss_up"), "drift", "drift_control")
 
-    found = e.over(e.runs(), difference)
-    unit = "decades per 1,000 steps"
-    return _signed("C17", statement, rule, found, unit, "against quiet stretches")
+    runs = e.runs()
+    unit, null = "decades per 1,000 steps", "against quiet stretches"
+    missing = f"None of {len(runs)} seeds has an upward spike and a stretch behind it."
+    found = e.over(runs, difference)
+    return _signed("C17", statement, rule, found, unit, null, missing if runs else NOT_RUN)
 
 
 def _epsilon(e: Evidence) -> Claim:
@@ -152,7 +155,7 @@ def _falling(e: Evidence) -> Claim:
     enough = [pair for pair in over if pair[0].n_seeds >= MIN_SEEDS]
     over = enough or over
     if not over:
-        return claim("C20", statement, rule, None, "share", "walk: .5", "not tested", "Not run.")
+        return claim("C20", statement, rule, None, "share", "walk: .5", "not tested", NOT_RUN)
     found, config = max(over, key=lambda pair: pair[0].mean)
     sentence = (
         f"At most {found} of the steps, with {config.optimizer} at {config.learning_rate:g} "
@@ -211,10 +214,16 @@ def _sizes(e: Evidence) -> Claim:
 
 
 def _signed(
-    id: str, statement: str, rule: str, found: OverSeeds | None, unit: str, null: str
+    id: str,
+    statement: str,
+    rule: str,
+    found: OverSeeds | None,
+    unit: str,
+    null: str,
+    missing: str = NOT_RUN,
 ) -> Claim:
     if found is None:
-        return claim(id, statement, rule, None, unit, null, "not tested", "Not run.")
+        return claim(id, statement, rule, None, unit, null, "not tested", missing)
     verdict: Verdict = undecided(found.n_seeds)
     if found.interval is not None and (found.low > 0 or found.high < 0):
         verdict = with_enough_seeds("reproduced" if found.low > 0 else "refuted", found.n_seeds)
