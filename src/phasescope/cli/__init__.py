@@ -219,7 +219,8 @@ def _command(name: str, arguments: list[str]) -> Callable[..., None]:
             Path, _flag("where the runs go; finished ones are not repeated, begun ones go on")
         ] = Path("runs") / name,
         results: Annotated[
-            Path | None, _flag("write claims and numbers to this file; its runs are not repeated")
+            Path | None,
+            _flag("add claims and numbers to this file; its runs are kept, not repeated"),
         ] = None,
         output: Annotated[
             Path | None, _flag("the report; DIRECTORY/report.html by default")
@@ -234,10 +235,8 @@ def _command(name: str, arguments: list[str]) -> Callable[..., None]:
         if seeds < 1:
             raise ValueError(f"--seeds needs at least 1, but got {seeds}.")
         changed.pop("seed", None)
-        configs = [
-            replace(preset_config, **changed)
-            for preset_config in with_seeds(presets[chosen], config.seed, seeds)
-        ]
+        changed_preset = [replace(preset_config, **changed) for preset_config in presets[chosen]]
+        configs = with_seeds(changed_preset, config.seed, seeds)
         report_file = output or directory / "report.html"
         _finish_runs(
             experiment,
@@ -276,13 +275,13 @@ def _finish_runs(
     results_file: Path | None = None,
     as_json: bool = False,
 ) -> None:
-    from phasescope.experiments.runner import finish, known_runs, run_all
+    from phasescope.experiments.runner import finish, known_runs, run_all, with_stored
     from phasescope.report.terminal import progress
 
-    exists = results_file is not None and results_file.exists()
-    known = known_runs(experiment, results_file) if exists and results_file else {}
+    known = known_runs(experiment, results_file)
     with progress(len(configs), quiet=as_json) as tell:
-        results = list(run_all(experiment, configs, directory, known=known, progress=tell))
+        made = list(run_all(experiment, configs, directory, known=known, progress=tell))
+    results = with_stored(experiment, made, directory, results_file)
     found, path = finish(
         experiment, name, preset, results, results_file=results_file, report_file=report_file
     )

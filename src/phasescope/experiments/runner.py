@@ -97,20 +97,64 @@ def config_hash(config: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
-def known_runs(experiment: Experiment, results_file: Path) -> dict[str, dict[str, Any]]:
-    """Numbers of the runs in a results file, by `config_hash`: seeds are added, not repeated.
+def known_runs(experiment: Experiment, results_file: Path | None) -> dict[str, dict[str, Any]]:
+    """Numbers of the runs in a results file, by `config_hash`: they are not made again.
 
-    Runs whose configuration has other fields than today's are left out, but an `added_field` may
-    be missing.
+    Args:
+        experiment: A module of `phasescope.experiments`.
+        results_file: May not exist yet, or not be wanted: no run is known then.
+
+    Raises:
+        PhasescopeError: The file has runs that are not of this experiment as it is now. An
+            `added_field` may be missing.
     """
+    return {config_hash(config): numbers for config, numbers in _stored(experiment, results_file)}
+
+
+def with_stored(
+    experiment: Experiment, results: Sequence[Any], directory: Path, results_file: Path | None
+) -> list[Any]:
+    """The other runs of a results file, then the given ones: to write a file again loses no run.
+
+    Args:
+        experiment: A module of `phasescope.experiments`.
+        results: Runs.
+        directory: Where the runs' folders are.
+        results_file: As for `known_runs`.
+
+    Raises:
+        PhasescopeError: As `known_runs`.
+    """
+    given = {config_hash(result.config) for result in results}
+    others = [
+        experiment.load(config, run_folder(config, directory), numbers)
+        for config, numbers in _stored(experiment, results_file)
+        if config_hash(config) not in given
+    ]
+    return [*others, *results]
+
+
+def _stored(
+    experiment: Experiment, results_file: Path | None
+) -> Iterator[tuple[Any, dict[str, Any]]]:
+    """Configurations and numbers of the runs in a results file."""
+    if results_file is None or not results_file.exists():
+        return
     fields = dataclasses.fields(experiment.Config)
     all_of_them = {field.name for field in fields}
     from_the_start = {field.name for field in fields if not field.metadata.get("added")}
-    return {
-        config_hash(experiment.Config(**row["config"])): row["numbers"]
-        for row in load_results(results_file).settings.get("runs", [])
-        if from_the_start <= set(row["config"]) <= all_of_them
-    }
+    file = load_results(results_file)
+    for row in file.settings.get("runs", []):
+        there = set(row["config"])
+        if not from_the_start <= there <= all_of_them:
+            strange = ", ".join(sorted(there - all_of_them)) or "none"
+            missing = ", ".join(sorted(from_the_start - there)) or "none"
+            raise PhasescopeError(
+                f"{results_file} holds runs of {file.experiment!r} that would be lost: their "
+                f"configurations have other fields than this experiment's (unknown: {strange}; "
+                f"missing: {missing}). Name another file for the results."
+            )
+        yield experiment.Config(**row["config"]), row["numbers"]
 
 
 def with_seeds(preset: Sequence[Any], first: int, n_seeds: int = 1) -> list[Any]:

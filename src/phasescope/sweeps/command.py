@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from phasescope.errors import PhasescopeError
-from phasescope.experiments.runner import finish, known_runs, with_seeds
+from phasescope.experiments.runner import finish, known_runs, with_seeds, with_stored
 from phasescope.report import Claim
 from phasescope.report.plain import json_text
 from phasescope.sweeps.cluster import RETRIES
@@ -82,7 +82,9 @@ def sweep_command(arguments: Sequence[str], names: Sequence[str], chosen: str) -
         ] = Path("runs") / name,
         results: Annotated[
             Path | None,
-            tyro.conf.arg(help="write claims and numbers to this file; its runs are not repeated"),
+            tyro.conf.arg(
+                help="add claims and numbers to this file; its runs are kept, not repeated"
+            ),
         ] = None,
         output: Annotated[
             Path | None, tyro.conf.arg(help="the report; DIRECTORY/report.html by default")
@@ -94,7 +96,7 @@ def sweep_command(arguments: Sequence[str], names: Sequence[str], chosen: str) -
     ) -> None:
         starts = with_seeds(experiment.PRESETS[preset], seed)
         configs = grid(starts, _given(experiment, values, default), seeds)
-        known = known_runs(experiment, results) if results and results.exists() else {}
+        known = known_runs(experiment, results)
         outcomes = _watched(
             experiment,
             name,
@@ -268,8 +270,9 @@ def _end(
             _print(failures_table(outcomes))
     claims: list[Claim] = []
     if finished:
+        together = with_stored(experiment, finished, directory, results_file)
         claims, report = finish(
-            experiment, name, preset, finished, results_file=results_file, report_file=report_file
+            experiment, name, preset, together, results_file=results_file, report_file=report_file
         )
         verdicts = [claim.verdict for claim in claims]
         counted = ", ".join(f"{verdicts.count(v)} {v}" for v in dict.fromkeys(verdicts))
