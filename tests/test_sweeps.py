@@ -26,6 +26,7 @@ from phasescope.errors import PhasescopeError
 from phasescope.experiments import gradient_spectrum
 from phasescope.experiments.runner import (
     config_hash,
+    headline,
     known_runs,
     run_all,
     run_folder,
@@ -40,7 +41,7 @@ from phasescope.sweeps.gram import ColumnWindow, Passes
 from phasescope.sweeps.outcome import seconds_left
 from phasescope.sweeps.progress import line, shown
 from phasescope.sweeps.room import DiskRoom
-from phasescope.sweeps.table import failures_table, headline, points_table
+from phasescope.sweeps.table import failures_table, points_table
 from sweep_experiment import ACT_AT, CHECKPOINT_EVERY, Config
 
 DEADLINE = 200.0  # seconds; only a hung test gets there, however busy the machine is

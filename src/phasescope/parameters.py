@@ -25,6 +25,8 @@ _WRAPPERS = {
     "OptimizedModule": "_orig_mod",
     "ActivationWrapper": "_checkpoint_wrapped_module",
 }
+# How the names of a wrapped module's state dict begin; that of Lightning's modules, by custom, too.
+_WRAPPER_PREFIXES = tuple(f"{name}." for name in dict.fromkeys((*_WRAPPERS.values(), "model")))
 
 
 @dataclass(frozen=True, init=False, eq=False, repr=False)
@@ -329,6 +331,28 @@ def named_modules(model: nn.Module) -> dict[str, nn.Module]:
     wrappers = _wrappers(model)
     found = model.named_modules(remove_duplicate=False)
     return {_strip(path, wrappers): module for path, module in found if path not in wrappers}
+
+
+def without_wrapper_prefixes(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A state dict without the prefixes that wrappers have put in front of all of its names.
+
+    ``module.``, ``_orig_mod.``, ``_checkpoint_wrapped_module.`` and ``model.``, however many stand
+    behind one another. What stands before some of the names only is part of these.
+
+    Args:
+        state: By name.
+
+    Example:
+        >>> list(without_wrapper_prefixes({"_orig_mod.module.weight": torch.ones(1)}))
+        ['weight']
+    """
+    found = dict(state)
+    while found:
+        shared = [p for p in _WRAPPER_PREFIXES if all(name.startswith(p) for name in found)]
+        if not shared:
+            break
+        found = {name.removeprefix(shared[0]): tensor for name, tensor in found.items()}
+    return found
 
 
 def _wrappers(model: nn.Module) -> dict[str, str]:

@@ -99,7 +99,25 @@ def test_curves_that_do_not_belong_together_are_refused(unchecked_types: None):
         grokking_phases(**(curves | {"excluded_loss": curves["excluded_loss"][1:]}))
     with pytest.raises(ValueError, match="at least 15 evaluations"):
         grokking_phases(**{name: curve[:10] for name, curve in curves.items()})
+    for name in ("test_loss", "excluded_loss", "squared_norm"):
+        gap = curves[name].clone()
+        gap[5] = torch.nan
+        with pytest.raises(ValueError, match=f"{name} must be finite, but at step 500 it is nan"):
+            grokking_phases(**(curves | {name: gap}))
     with pytest.raises(ValueError, match="increasing steps"):
         first_reached(torch.tensor([1, 1]), torch.ones(2), 0.5)
     with pytest.raises(ValueError, match="from 1 up, but it is 0"):
         first_reached(torch.arange(2), torch.ones(2), 0.5, hold=0)
+
+
+def test_accuracies_and_thresholds_are_shares():
+    steps, shares = [0, 10, 20], [0.1, 0.5, 1.0]
+    percent = [10.0, 50.0, 100.0]
+    with pytest.raises(
+        ValueError, match=r"train_accuracy must be shares .* at step 0 it is 10\. D"
+    ):
+        grok_times(steps, percent, shares)
+    with pytest.raises(ValueError, match="test_accuracy must be shares between 0 and 1"):
+        grok_times(steps, shares, percent)
+    with pytest.raises(ValueError, match="grokked_at must be a share, above 0 and at most 1, not"):
+        grok_times(steps, shares, shares, grokked_at=95.0)

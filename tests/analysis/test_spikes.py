@@ -159,6 +159,19 @@ def test_a_loss_without_logarithm_is_refused(bad: float):
         find_spikes(torch.arange(10), loss)
 
 
+def test_an_excursion_that_has_not_come_back_at_the_end_is_none():
+    loss = torch.full((1000,), 0.01)
+    loss[998:] *= 30
+    assert len(find_spikes(torch.arange(1000), loss)) == 0
+    loss = torch.cat([loss, torch.full((2,), 0.01)])
+    assert find_spikes(torch.arange(1002), loss).start.tolist() == [998]
+
+
+def test_the_share_of_falling_steps_needs_finite_losses():
+    with pytest.raises(ValueError, match="the loss must be finite, but at step 2 it is nan"):
+        falling_share([3.0, 2.0, math.nan, 1.0])
+
+
 def test_other_arguments_are_refused(unchecked_types: None):
     steps, loss = torch.arange(10), torch.ones(10)
     with pytest.raises(ValueError, match="'up' or 'down', but 'sideways'"):

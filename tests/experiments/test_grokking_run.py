@@ -51,6 +51,20 @@ def test_every_step_is_recorded_and_the_end_too(finished: tuple[Path, grokking.R
     assert grokking.Config(**stored["config"]) == SMOKE
 
 
+@pytest.mark.filterwarnings("ignore:the gradient of:phasescope.errors.RecordingWarning")
+def test_a_training_that_diverges_is_told_and_drawn_until_then(tmp_path: Path):
+    config = replace(SMOKE, p=13, d_model=16, n_heads=2, d_mlp=16, n_steps=60, learning_rate=1e6)
+    result = grokking.run(config, tmp_path / "run")
+    step = result.numbers["diverged"]
+    assert 1 < step < 60
+    assert grokking.summary(result)["diverged at step"] == step
+    assert result.detail is not None
+    assert 0 < len(result.detail.frames) < 60
+    assert all(frame.step <= step for frame in result.detail.frames)
+    assert len(grokking.figures([result])) == 4
+    assert {claim.verdict for claim in grokking.claims([result])} == {"not tested"}
+
+
 def test_networks_read_back_are_those_that_were_measured(
     finished: tuple[Path, grokking.Results],
 ):
@@ -286,7 +300,12 @@ def test_what_is_stored_of_a_batch_gives_the_same_claims(batch: grokking.Results
     assert "measures" not in stored["numbers"]["seeds"][0]
     again = grokking.Results(grokking.Config(**stored["config"]), stored["numbers"])
     assert grokking.claims([again]) == grokking.claims([batch])
-    assert set(grokking.summary(again)) == {"test accuracy", "test loss"}
+    assert set(grokking.summary(again)) == {
+        "test accuracy",
+        "test loss",
+        "share that memorised",
+        "share that grokked",
+    }
     assert grokking.disk_bytes(batch.config) == 0
     assert grokking.figures([batch]) == {}
 

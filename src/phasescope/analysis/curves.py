@@ -20,7 +20,12 @@ CurveValues = Sequence[float | int] | Num[np.ndarray, " t"] | Num[Tensor, " t"] 
 
 
 def as_curve(
-    steps: CurveSteps, values: CurveValues, name: str = "values", *, least: int = 1
+    steps: CurveSteps,
+    values: CurveValues,
+    name: str = "values",
+    *,
+    least: int = 1,
+    finite: bool = False,
 ) -> tuple[Int64[Tensor, " t"], Float[Tensor, " t"]]:
     """Steps and values as tensors, after a check that they belong together.
 
@@ -29,10 +34,11 @@ def as_curve(
         values: Likewise; floats keep their precision, other numbers become float64.
         name: What the values are called where they are at fault.
         least: How many there must be.
+        finite: Whether values that are not finite are an error.
 
     Raises:
         ValueError: They have different lengths or several axes, there are too few, a step is not a
-            whole number, or the steps do not increase.
+            whole number, the steps do not increase, or a value is not finite though it must be.
 
     Example:
         >>> as_curve([0, 10, 20], np.array([3, 2, 1]))
@@ -63,6 +69,13 @@ def as_curve(
             f"{name} must have one value for each of increasing steps, but {int(whole[i + 1])} "
             f"comes after {int(whole[i])}, at index {i + 1}. Sort steps and values together, and "
             "keep one value per step."
+        )
+    bad = (~y.isfinite()).nonzero().flatten() if finite else whole[:0]
+    if len(bad):
+        i = int(bad[0])
+        raise ValueError(
+            f"{name} must be finite, but at step {int(whole[i])} it is {y[i].item()}. Leave the "
+            "evaluations out at which it is not, or end the curves before the training diverged."
         )
     return whole, y if y.is_floating_point() else y.double()
 

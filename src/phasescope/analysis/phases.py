@@ -130,6 +130,10 @@ def grok_times(
     Returns:
         Both times, with the evaluations before as their lower ends.
 
+    Raises:
+        ValueError: An accuracy or a threshold is not a share, such as a percentage, or a curve does
+            not belong to the steps.
+
     Example:
         >>> steps = torch.arange(8)
         >>> train = torch.tensor([0.1, 0.5, 1, 1, 1, 1, 1, 1])
@@ -138,6 +142,18 @@ def grok_times(
         >>> times.memorised.step, times.grokked.step, times.delay, times.ratio
         (2, 3, 1, 1.5)
     """
+    for name, threshold in (("memorised_at", memorised_at), ("grokked_at", grokked_at)):
+        if not 0 < threshold <= 1:
+            raise ValueError(f"{name} must be a share, above 0 and at most 1, not {threshold}.")
+    for name, curve in (("train_accuracy", train_accuracy), ("test_accuracy", test_accuracy)):
+        at, values = as_curve(steps, curve, name)
+        wrong = ((values < 0) | (values > 1)).nonzero().flatten()
+        if len(wrong):
+            i = int(wrong[0])
+            raise ValueError(
+                f"{name} must be shares between 0 and 1, but at step {int(at[i])} it is "
+                f"{values[i].item():g}. Divide percentages by 100."
+            )
     return GrokTimes(
         first_reached(steps, train_accuracy, memorised_at),
         first_reached(steps, test_accuracy, grokked_at, hold=hold),
@@ -162,14 +178,15 @@ def grokking_phases(
       stretch around the minimum within the curve's own noise of it.
     - clean-up begins at the first evaluation from which, for five, the test loss lies below
       (1 − `fall`) times its running maximum and the squared norm of the weights falls faster than
-      it did between memorisation and there (median slope). Low and high vary `fall` by a factor of
-      two.
+      it did between the beginning of circuit formation and the first such fall of the test loss
+      (median slope). Low and high vary `fall` by a factor of two.
     - clean-up ends where the test loss first reaches `clean`. Low and high vary `clean` by a factor
       of ten; without a high end in the curve it is the last step.
 
-    Boundaries that are not found end the list: an unfinished training has fewer phases. Curves must
-    come from the same evaluations; look at them beside the phases, which any curve with a minimum
-    and a fall will get.
+    Boundaries that are not found end the list: an unfinished training has fewer phases, and so has
+    one whose norm fell faster right after memorisation than ever after, as it does where it had
+    overshot. Curves must come from the same evaluations; look at them beside the phases, which any
+    curve with a minimum and a fall will get.
 
     Args:
         steps: Steps of the evaluations, increasing.
@@ -183,7 +200,7 @@ def grokking_phases(
         Phases in order; the last one lasts until the end.
 
     Raises:
-        ValueError: The curves do not belong together, or are too short.
+        ValueError: The curves do not belong together, are too short, or not finite.
 
     Example:
         >>> steps = torch.arange(0, 1000, 10)
@@ -200,9 +217,9 @@ def grokking_phases(
         section 5.2, arXiv:2301.05217.
     """
     given = steps
-    steps, test_loss = as_curve(given, test_loss, "test_loss")
-    _, excluded_loss = as_curve(given, excluded_loss, "excluded_loss")
-    _, squared_norm = as_curve(given, squared_norm, "squared_norm")
+    steps, test_loss = as_curve(given, test_loss, "test_loss", finite=True)
+    _, excluded_loss = as_curve(given, excluded_loss, "excluded_loss", finite=True)
+    _, squared_norm = as_curve(given, squared_norm, "squared_norm", finite=True)
     if len(steps) < 3 * _TREND:
         raise ValueError(
             f"phases need at least {3 * _TREND} evaluations to tell a trend from noise, but there "

@@ -82,7 +82,8 @@ def find_spikes(
     A spike exceeds both `min_height` decades and `noise_factor` times the local noise (median
     absolute deviation over the same window). The median is centred, so a trend, a step such as the
     fall at the grok, and a slow drift are no spikes: what does not come back within half a window
-    becomes the trend. Spikes that overlap at half height are one.
+    becomes the trend, and so does what has not come back when the curve ends. Spikes that overlap
+    at half height are one.
 
     Two cautions. A loss in float32 spikes by itself when it comes near 1e-7: compute it in float64
     first. And heights, widths and counts depend on how often the loss was evaluated: compare runs
@@ -151,13 +152,13 @@ def falling_share(loss: CurveValues) -> float:
         Between 0 and 1; 1 for a loss that only falls.
 
     Raises:
-        ValueError: There are fewer than two evaluations.
+        ValueError: There are fewer than two evaluations, or one is not finite.
 
     Example:
         >>> falling_share(torch.tensor([3.0, 2.0, 2.5, 1.0, 1.0]))
         0.5
     """
-    _, values = as_curve(range(len(loss)), loss, "the loss", least=2)
+    _, values = as_curve(range(len(loss)), loss, "the loss", least=2, finite=True)
     return (values.diff() < 0).double().mean().item()
 
 

@@ -21,6 +21,7 @@ from phasescope.experiments import EXPERIMENTS
 if TYPE_CHECKING:
     from phasescope.report import Claim
 
+_SHOWN_RUNS = 12  # a command that makes more shows their claims alone
 _DESCRIPTION = (
     "An instrument for watching neural networks learn: it records a training run, analyses the "
     "trajectory beside its nulls, and reports what changed, where, when and how sure we are."
@@ -275,7 +276,15 @@ def _finish_runs(
     results_file: Path | None = None,
     as_json: bool = False,
 ) -> None:
-    from phasescope.experiments.runner import finish, known_runs, run_all, with_stored
+    from phasescope.experiments.runner import (
+        finish,
+        headline,
+        headline_text,
+        known_runs,
+        run_all,
+        run_folder,
+        with_stored,
+    )
     from phasescope.report.terminal import progress
 
     known = known_runs(experiment, results_file)
@@ -285,6 +294,9 @@ def _finish_runs(
     found, path = finish(
         experiment, name, preset, results, results_file=results_file, report_file=report_file
     )
+    for result in made if len(made) <= _SHOWN_RUNS else ():
+        folder, main = run_folder(result.config, directory), headline(experiment, result)
+        _say(f"{folder}: {headline_text(main)}", quiet=as_json)
     measured = found if as_json else [claim for claim in found if claim.n_seeds]
     if measured:
         _print_claims(measured, as_json=as_json)

@@ -25,9 +25,9 @@ def analyse(
 ) -> None:
     """A recorded run: singular values and phases. A checkpoint: progress measures.
 
-    A checkpoint is a file with the state dict of anyone's transformer of pairs and needs
-    --operation; its measures stand beside those of untrained networks. Of a run, counts and ranks
-    stand beside those of the norms alone.
+    A checkpoint is a file with the state dict of anyone's transformer of pairs, or a directory with
+    one such file, and needs --operation; its measures stand beside those of untrained networks. Of
+    a run, counts and ranks stand beside those of the norms alone.
 
     Below stand the components that other nulls leave: random signs, and the noise of the whitened
     trajectory. They cost about as much as 110 Gram matrices. A path of weights is laid beside
@@ -37,7 +37,7 @@ def analyse(
     walk explains, with the components that moved most while they happened.
 
     Args:
-        run: The run's directory, or the checkpoint's file.
+        run: The run's directory, or the checkpoint's file or directory.
         series: Of a run, what to decompose: gradients, updates or weights, by default the first of
             these that was recorded. Count on gradients or updates; a trajectory of weights looks
             low-dimensional even for a walk.
@@ -52,9 +52,9 @@ def analyse(
     """
     from rich.console import Console
 
-    if run.is_file() or operation is not None:
-        from phasescope.report import analyse_checkpoint, checkpoint_table
+    from phasescope.report.checkpoints import analyse_checkpoint, checkpoint_table, checkpoints_in
 
+    if run.is_file() or operation is not None or checkpoints_in(run):
         settings = {"activation": activation, "attention_rate": attention_rate, "basis": basis}
         split = {"train_fraction": train_fraction, "split_seed": split_seed}
         checkpoint = analyse_checkpoint(run, operation, **settings, **split)

@@ -7,15 +7,20 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Iterator
+import operator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
-from jaxtyping import Int64
+from jaxtyping import Int64, Integer
 from torch import Tensor
 
+# The table of a group, as it may arrive.
+Table = Integer[Tensor, "n n"] | Integer[np.ndarray, "n n"] | Sequence[Sequence[int]]
 
-@dataclass(frozen=True, eq=False)
+
+@dataclass(frozen=True, eq=False, init=False)
 class FiniteGroup:
     """A finite group, its elements numbered from 0, by its multiplication table.
 
@@ -24,14 +29,14 @@ class FiniteGroup:
     of a thousand elements cost little).
 
     Args:
-        table: `table[a, b]` is the product ab.
+        table: `table[a, b]` is the product ab: a tensor or an array of any integer type, or lists.
         name: What the group is called in figures and errors.
 
     Raises:
         ValueError: The table is not that of a group; the message shows where it fails.
 
     Example:
-        >>> group = FiniteGroup(torch.tensor([[0, 1, 2], [1, 2, 0], [2, 0, 1]]))
+        >>> group = FiniteGroup([[0, 1, 2], [1, 2, 0], [2, 0, 1]])
         >>> len(group), group.identity, group.inverses.tolist(), group.is_commutative
         (3, 0, [0, 2, 1], True)
     """
@@ -39,15 +44,13 @@ class FiniteGroup:
     table: Int64[Tensor, "n n"]
     name: str = "group"
 
-    def __post_init__(self) -> None:
-        """Check the table."""
-        table = self.table
-        n = len(table)
-        if table.dtype != torch.int64 or table.ndim != 2 or tuple(table.shape) != (n, n) or n == 0:
-            raise ValueError(
-                "the table of a group must be a square matrix of int64, but that of "
-                f"{self.name!r} has shape {tuple(table.shape)} and dtype {table.dtype}."
-            )
+    def __init__(self, table: Table, name: str = "group") -> None:
+        object.__setattr__(self, "name", name)
+        object.__setattr__(self, "table", _square(table, name))
+        self._check()
+
+    def _check(self) -> None:
+        table, n = self.table, len(self.table)
         elements = torch.arange(n)
         for axis, what in ((1, "row"), (0, "column")):
             wrong = (table.sort(dim=axis).values != elements.expand(n, n).movedim(1, axis)).any(
@@ -177,9 +180,54 @@ def product_group(first: FiniteGroup, second: FiniteGroup) -> FiniteGroup:
     return FiniteGroup(table.reshape(n * m, n * m), f"{first.name} x {second.name}")
 
 
+def check_integer(value: int, what: str) -> int:
+    """The same number as a Python integer.
+
+    Args:
+        value: Any kind of integer.
+        what: How a message calls it.
+
+    Raises:
+        TypeError: It is of another kind, even if whole.
+
+    Example:
+        >>> check_integer(np.int64(7), "the modulus")
+        7
+    """
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise TypeError(
+            f"{what} must be an integer, but {value!r} arrived. Convert a whole number with int()."
+        ) from None
+
+
 def _check_size(n: int, least: int, what: str) -> None:
-    if n < least:
+    if check_integer(n, f"the number of {what}") < least:
         raise ValueError(f"at least {least} {what} are required, but {n} arrived.")
+
+
+def _square(table: Table, name: str) -> Int64[Tensor, "n n"]:
+    """The table as a tensor, if it is a square matrix of integers."""
+    try:
+        found = table.cpu() if isinstance(table, Tensor) else np.asarray(table)
+    except ValueError as error:
+        raise ValueError(
+            "the table of a group must be a square matrix of integers, but the rows of "
+            f"{name!r} are not of one length. Give every product ab, those with ab = a too."
+        ) from error
+    n = len(found) if found.ndim else 0
+    if isinstance(found, Tensor):
+        whole = not (found.is_floating_point() or found.is_complex() or found.dtype == torch.bool)
+    else:
+        whole = found.dtype.kind in "iu"
+    if not whole or tuple(found.shape) != (n, n) or n == 0:
+        raise ValueError(
+            f"the table of a group must be a square matrix of integers, but that of {name!r} has "
+            f"shape {tuple(found.shape)} and dtype {found.dtype}. Number the elements from 0, and "
+            "give the number of ab in row a, column b."
+        )
+    return found.long() if isinstance(found, Tensor) else torch.from_numpy(found.astype(np.int64))
 
 
 def _permutation_group(permutations: list[tuple[int, ...]], name: str) -> FiniteGroup:

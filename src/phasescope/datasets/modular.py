@@ -23,7 +23,7 @@ from phasescope.datasets.coordinates import (
     commutative_coordinates,
     modular_coordinates,
 )
-from phasescope.datasets.groups import FiniteGroup
+from phasescope.datasets.groups import FiniteGroup, Table, check_integer
 from phasescope.datasets.residues import inverses
 
 
@@ -90,7 +90,22 @@ class Task:
     def examples(
         self, rows: Int64[Tensor, " rows"]
     ) -> tuple[Int64[Tensor, "rows 2"], Int64[Tensor, " rows"]]:
-        """Pairs and labels of some rows, such as those of a `Split`."""
+        """Pairs and labels of some rows, such as those of a `Split`.
+
+        Args:
+            rows: Numbers from 0 on.
+
+        Raises:
+            ValueError: The task has no such rows.
+        """
+        n, given = len(self.labels), torch.as_tensor(rows)
+        outside = given[(given < 0) | (given >= n)]
+        if len(outside):
+            raise ValueError(
+                f"rows of {self.name!r} must be numbers from 0 to {n - 1}, one for each of its {n} "
+                f"pairs, but {len(outside)} of the {given.numel()} that arrived are not, such as "
+                f"{int(outside[0])}. Split the task's own pairs: split_pairs(len(task.pairs), ...)."
+            )
         return self.pairs[rows], self.labels[rows]
 
 
@@ -122,6 +137,7 @@ def modular_task(operation: Operation, n: int, *, units_only: bool = False) -> T
 
     Raises:
         ValueError: Another operation, a modulus below 3, or units of an addition.
+        TypeError: The modulus is no integer.
 
     Example:
         >>> task = modular_task("subtract", 7)
@@ -129,6 +145,7 @@ def modular_task(operation: Operation, n: int, *, units_only: bool = False) -> T
         ([6, 1], 5)
     """
     check_operation(operation)
+    n = check_integer(n, "the modulus")
     if n < 3:
         raise ValueError(f"the modulus must be at least 3, but it is {n}.")
     inverts = operation in ("subtract", "divide")
@@ -162,21 +179,29 @@ def modular_task(operation: Operation, n: int, *, units_only: bool = False) -> T
     )
 
 
-def group_task(group: FiniteGroup) -> Task:
+def group_task(group: FiniteGroup | Table) -> Task:
     """The product of any finite group: a, b -> ab.
 
     Args:
-        group: The group; its elements are the tokens.
+        group: The group, or its table as `FiniteGroup` takes it (which gives it a name, too); its
+            elements are the tokens.
 
     Returns:
         The task on all pairs, with coordinates if the group is commutative.
+
+    Raises:
+        ValueError: The table is not that of a group.
 
     Example:
         >>> from phasescope.datasets import symmetric_group
         >>> task = group_task(symmetric_group(3))
         >>> task.n_tokens, len(task.pairs), task.basis
         (6, 36, None)
+        >>> group_task([[0, 1], [1, 0]]).natural.orders
+        (2,)
     """
+    if not isinstance(group, FiniteGroup):
+        group = FiniteGroup(group)
     n = len(group)
     tokens = torch.arange(n)
     coordinates = {}

@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
+
 from phasescope.errors import PhasescopeError
 from phasescope.experiments.settings import compact
 from phasescope.report import (
@@ -265,6 +267,36 @@ def run_all(
         yield run_one(experiment, config, directory, progress=tell)
 
 
+def headline(experiment: Any, results: Any) -> dict[str, float]:
+    """The main numbers of one run.
+
+    The experiment's hook ``summary(results)`` gives them; without it they are the numbers at the
+    top of the run's ``numbers``.
+
+    Args:
+        experiment: The experiment's module.
+        results: What it loads from a finished run.
+
+    Example:
+        >>> from types import SimpleNamespace
+        >>> numbers = {"accuracy": 0.5, "converged": True, "curve": [1.0]}
+        >>> headline(SimpleNamespace(), SimpleNamespace(numbers=numbers))
+        {'accuracy': 0.5}
+    """
+    hook = getattr(experiment, "summary", None)
+    found: Mapping[str, Any] = hook(results) if hook else results.numbers
+    return {
+        name: float(value)
+        for name, value in found.items()
+        if isinstance(value, int | float | np.number) and not isinstance(value, bool)
+    }
+
+
+def headline_text(numbers: Mapping[str, float]) -> str:
+    """Main numbers in words: ``test accuracy 0.998, test loss 0.0123``."""
+    return ", ".join(f"{name} {value:.4g}" for name, value in numbers.items())
+
+
 def finish(
     experiment: Experiment,
     name: str,
@@ -304,11 +336,14 @@ def finish(
     verdicts = [claim.verdict for claim in claims]
     counted = ", ".join(f"{verdicts.count(v)} {v}" for v in dict.fromkeys(verdicts))
     runs_said = "One run" if len(results) == 1 else f"{len(results)} runs"
+    main = headline_text(headline(experiment, results[0])) if len(results) == 1 else ""
     seeds_said = f"seed{'' if len(seeds) == 1 else 's'} {_in_words(seeds)}"
     report = write_report(
         report_file,
         title=title,
-        summary=f"{about} {runs_said}, {seeds_said}. Claims: {counted or 'none'}.",
+        summary=(
+            f"{about} {runs_said}, {seeds_said}{main and ': '}{main}. Claims: {counted or 'none'}."
+        ),
         claims=claims,
         figures=experiment.figures(results),
         config=config,

@@ -5,9 +5,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import plotly.graph_objects as go
-from jaxtyping import Float, Int
 from plotly.subplots import make_subplots
 
+from phasescope.analysis.curves import CurveSteps, CurveValues, as_curve
+from phasescope.analysis.phases import Phase
+from phasescope.analysis.spikes import Spikes
 from phasescope.figures.points import dots, drawing_note
 from phasescope.figures.theme import (
     COLOURS,
@@ -33,13 +35,36 @@ class Stretch:
     """Last step."""
 
 
+def as_stretches(found: Sequence[Stretch | Phase] | Spikes, last: int) -> list[Stretch]:
+    """What `grokking_phases` or `find_spikes` found, as figures shade it.
+
+    Args:
+        found: Phases, spikes, or stretches already.
+        last: Step at which a phase without an end ends.
+
+    Example:
+        >>> from phasescope.analysis.phases import Moment
+        >>> as_stretches([Phase("after", Moment(5, 4, 6), None)], 9)
+        [Stretch(name='after', start=5, end=9)]
+    """
+    if isinstance(found, Spikes):
+        pairs = zip(found.start.tolist(), found.end.tolist(), strict=True)
+        return [Stretch(f"spike {found.direction}", start, end) for start, end in pairs]
+    return [
+        Stretch(one.name, one.start.step, last if one.end is None else one.end.step)
+        if isinstance(one, Phase)
+        else one
+        for one in found
+    ]
+
+
 def grokking_curves(
-    steps: Int[np.ndarray, " t"],
-    losses: Mapping[str, Float[np.ndarray, " t"]],
-    accuracies: Mapping[str, Float[np.ndarray, " t"]],
+    steps: CurveSteps,
+    losses: Mapping[str, CurveValues],
+    accuracies: Mapping[str, CurveValues],
     *,
-    phases: Sequence[Stretch] = (),
-    spikes: Sequence[Stretch] = (),
+    phases: Sequence[Stretch | Phase] = (),
+    spikes: Sequence[Stretch] | Spikes = (),
 ) -> go.Figure:
     """Losses and accuracies of every step on logarithmic axes, phases and spikes shaded.
 
@@ -47,11 +72,14 @@ def grokking_curves(
         steps: Steps.
         losses: By name, such as ``"train"`` and ``"test"``, in nats.
         accuracies: By the same names.
-        phases: Stretches that are shaded in the colour of their order.
-        spikes: Stretches that are marked at the top.
+        phases: What `grokking_phases` returns, or stretches: shaded in the colour of their order.
+        spikes: What `find_spikes` returns, or stretches: marked at the top.
 
     Returns:
         The figure.
+
+    Raises:
+        ValueError: A curve does not belong to the steps.
 
     Example:
         >>> t = np.arange(4)
@@ -62,8 +90,11 @@ def grokking_curves(
     figure = make_subplots(
         rows=2, cols=1, shared_xaxes=True, vertical_spacing=0.05, row_heights=[0.65, 0.35]
     )
-    shown = steps > 0
-    x = steps[shown]
+    at, losses = _arrays(steps, losses)
+    _, accuracies = _arrays(steps, accuracies)
+    phases, spikes = as_stretches(phases, int(at[-1])), as_stretches(spikes, int(at[-1]))
+    shown = at > 0
+    x = at[shown]
     colors = {name: COLOURS[i] for i, name in enumerate(losses)}
     drawable = np.stack([np.isfinite(y) & (y > 0) for y in losses.values()])
     for (name, y), good in zip(losses.items(), drawable, strict=True):
@@ -72,7 +103,7 @@ def grokking_curves(
     for name, y in accuracies.items():
         trace = dots(x, y[shown], name=plain(name), color=colors[name], size=3)
         figure.add_trace(trace.update(showlegend=False), 2, 1)
-    _shade(figure, phases, int(steps[-1]))
+    _shade(figure, phases, int(at[-1]))
     values = np.concatenate([y[g] for y, g in zip(losses.values(), drawable, strict=True)])
     if len(spikes):
         figure.add_scattergl(
@@ -114,10 +145,10 @@ def grokking_curves(
 
 
 def measures_over_training(
-    steps: Int[np.ndarray, " t"],
-    panels: Mapping[str, Mapping[str, Float[np.ndarray, " t"]]],
+    steps: CurveSteps,
+    panels: Mapping[str, Mapping[str, CurveValues]],
     *,
-    phases: Sequence[Stretch] = (),
+    phases: Sequence[Stretch | Phase] = (),
 ) -> go.Figure:
     """Progress measures over the kept weights of a run, one panel for each unit.
 
@@ -125,10 +156,13 @@ def measures_over_training(
         steps: Steps of the kept weights.
         panels: Curves by name under the label of their axis; a label that ends in ``(nats)`` is
             drawn on a logarithmic axis.
-        phases: Stretches that are shaded.
+        phases: What `grokking_phases` returns, or stretches: shaded.
 
     Returns:
         The figure.
+
+    Raises:
+        ValueError: A curve does not belong to the steps.
 
     Example:
         >>> figure = measures_over_training(np.arange(3), {"share": {"purity": np.ones(3)}})
@@ -139,22 +173,25 @@ def measures_over_training(
         rows=len(panels), cols=1, shared_xaxes=True, vertical_spacing=0.12 / len(panels)
     )
     count = 0
-    for row, (label, curves) in enumerate(panels.items(), start=1):
+    at = _arrays(steps, {})[0]
+    phases = as_stretches(phases, int(at[-1]))
+    for row, (label, given) in enumerate(panels.items(), start=1):
+        _, curves = _arrays(steps, given)
         for name, y in curves.items():
-            trace = dots(steps, y, name=plain(name), color=COLOURS[count % len(COLOURS)], size=5)
+            trace = dots(at, y, name=plain(name), color=COLOURS[count % len(COLOURS)], size=5)
             figure.add_trace(trace.update(mode="lines+markers", line={"width": 1}), row, 1)
             count += 1
         values = np.concatenate([y[np.isfinite(y) & (y > 0)] for y in curves.values()])
         log = label.endswith("(nats)") and len(values) > 0
         axis = log_axis(float(values.min()), float(values.max()), 180) if log else {}
         figure.update_yaxes(title_text=plain(label), **axis, row=row, col=1)
-    _shade(figure, phases, int(steps[-1]))
+    _shade(figure, phases, int(at[-1]))
     figure.update_xaxes(title_text="step", row=len(panels), col=1)
     return styled(
         figure,
         title="Progress measures",
         seen=(
-            f"One mark for each of the {len(steps):,} steps whose weights were kept; the first is "
+            f"One mark for each of the {len(at):,} steps whose weights were kept; the first is "
             "the untrained network, the control of every measure."
             + (f" Shaded: {', '.join(phase.name for phase in phases)}." if phases else "")
         ),
@@ -168,6 +205,14 @@ def measures_over_training(
         ),
         height=140 + 210 * len(panels),
     )
+
+
+def _arrays(
+    steps: CurveSteps, curves: Mapping[str, CurveValues]
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Steps and curves as arrays, after a check that they belong together."""
+    at = as_curve(steps, steps, "the steps")[0].cpu().numpy()
+    return at, {name: as_curve(steps, y, name)[1].cpu().numpy() for name, y in curves.items()}
 
 
 def _shade(figure: go.Figure, stretches: Sequence[Stretch], last: int) -> None:

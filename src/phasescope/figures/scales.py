@@ -7,7 +7,8 @@ import plotly.graph_objects as go
 from jaxtyping import Float, Int
 from plotly.subplots import make_subplots
 
-from phasescope.figures.grokking import Stretch
+from phasescope.analysis.spikes import Spikes
+from phasescope.figures.grokking import Stretch, as_stretches
 from phasescope.figures.points import dots, drawing_note
 from phasescope.figures.theme import COLOURS, INK, VERMILLION, log_axis, plain, styled
 
@@ -26,7 +27,7 @@ def scales_over_training(
     scales: Mapping[str, Float[np.ndarray, " t"]],
     epsilon: float,
     *,
-    spikes: Sequence[Stretch] = (),
+    spikes: Sequence[Stretch] | Spikes = (),
 ) -> go.Figure:
     """The fields of `AdamScales` over the steps, with ε and the spikes of the training loss.
 
@@ -34,7 +35,7 @@ def scales_over_training(
         steps: Updates that had been applied before each of these.
         scales: Values by the names of the fields.
         epsilon: ε of the optimizer, drawn as a line.
-        spikes: Marked at the top.
+        spikes: What `find_spikes` returns, or stretches: marked at the top.
 
     Returns:
         The figure.
@@ -58,10 +59,10 @@ def scales_over_training(
     figure.add_trace(go.Scatter(x=ends, y=[epsilon] * 2, mode="lines", name="ε", line=line), 1, 1)
     below = dots(steps, scales[_SHARE], name="√v̂ below ε", color=COLOURS[4], size=3)
     figure.add_trace(below, 2, 1)
-    if spikes:
+    if stretches := as_stretches(spikes, int(steps[-1])):
         marks = go.Scattergl(
-            x=[(spike.start + spike.end) / 2 for spike in spikes],
-            y=[1.08] * len(spikes),
+            x=[(spike.start + spike.end) / 2 for spike in stretches],
+            y=[1.08] * len(stretches),
             name="spike",
             mode="markers",
             marker={"symbol": "triangle-down", "color": VERMILLION, "size": 7},
@@ -78,7 +79,7 @@ def scales_over_training(
         title="Scales of Adam's updates",
         seen=(
             f"One dot per curve for each of {len(steps):,} updates; the dotted line is ε."
-            + (f" Triangles: {len(spikes):,} spikes of the training loss." if spikes else "")
+            + (f" Triangles: {len(stretches):,} spikes of the training loss." if stretches else "")
             + drawing_note(drawable, "zero or not finite")
         ),
         computed=(

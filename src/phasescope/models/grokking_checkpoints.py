@@ -15,6 +15,7 @@ from torch import Tensor
 
 from phasescope.models.activations import activation_function
 from phasescope.models.pair_transformer import PairTransformer
+from phasescope.parameters import without_wrapper_prefixes
 
 Layout = Literal["transformerlens", "progress_measures"]
 METADATA = "pair_transformer"
@@ -22,6 +23,10 @@ _BUFFERS = ("mask", "IGNORE")
 # What training scripts call the state dict inside of a file with more in it.
 _INNER = ("model", "state_dict", "model_state_dict")
 _SERIES = ("state_dicts", "checkpoints")
+# Where a recorder's own checkpoint has the model's tensors, beside those of the optimizer.
+_RECORDED = "/model/"
+# How files of torch.save begin: a zip archive, or before PyTorch 1.6 a pickle of protocol 2 to 5.
+_SAVED = (b"PK", *(bytes((0x80, protocol)) for protocol in range(2, 6)))
 
 
 def load_grokking_checkpoint(
@@ -34,8 +39,9 @@ def load_grokking_checkpoint(
 
     Layouts are recognised from keys and shapes: TransformerLens 2.x (``HookedTransformer`` without
     LayerNorm in the residual stream), the progress measures' (also that of the first grokking
-    notebooks), the pizza models', and what `save_pair_transformer` writes. Nothing is unpickled
-    but tensors and plain containers.
+    notebooks), the pizza models', and what `save_pair_transformer` writes. Prefixes that wrappers
+    put in front of all names (``module.``, ``_orig_mod.``, ``model.``) are removed. Nothing is
+    unpickled but tensors and plain containers.
 
     A state dict does not say which activation was used, nor the pizza models' attention rate.
     Where a JSON file of the same name stands beside it (``config_X.json`` for ``model_X.pt``, as
@@ -45,7 +51,8 @@ def load_grokking_checkpoint(
     Args:
         path: A .pt or .pth file that holds a state dict (or a dictionary with it under ``model``,
             ``state_dict`` or ``model_state_dict``, or a list under ``state_dicts``, of which the
-            last is taken), or a .safetensors file.
+            last is taken), or a .safetensors file; ``tensors.safetensors`` of a recorder's
+            checkpoint is one.
         activation: A name of `ACTIVATIONS`, with or without ``_ln``.
         attention_rate: r in the attention r·softmax + (1 − r)·1 of a pizza model.
 
@@ -53,8 +60,8 @@ def load_grokking_checkpoint(
         The network on the CPU, in evaluation mode.
 
     Raises:
-        ValueError: The file is no state dict, or none that fits; the message says what is missing,
-            too much, or of another shape.
+        ValueError: The file cannot be read, is no state dict, or none that fits; the message says
+            what is missing, too much, of another shape, or not finite.
 
     Example:
         >>> import tempfile
@@ -66,11 +73,7 @@ def load_grokking_checkpoint(
     path = Path(path)
     settings: dict[str, Any] = {}
     if path.suffix == ".safetensors":
-        from safetensors import safe_open
-
-        with safe_open(path, framework="pt") as file:
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            settings = json.loads((file.metadata() or {}).get(METADATA, "{}"))
+        state, settings = _load_safetensors(path)
     else:
         state = _state_dict(_load(path), path)
         settings = _sibling_settings(path)
@@ -114,7 +117,8 @@ def pair_transformer_from_state(
     """A transformer of pairs with the weights of a state dict of any of the known layouts.
 
     Args:
-        state: The state dict; buffers such as masks are left out.
+        state: The state dict; buffers such as masks are left out, and prefixes that wrappers put
+            in front of all names.
         activation: A name of `ACTIVATIONS`, with or without ``_ln``.
         attention_rate: r in the attention r·softmax + (1 − r)·1; required for a context of two
             tokens, which is the pizza models', and 1 otherwise.
@@ -133,6 +137,7 @@ def pair_transformer_from_state(
         True
     """
     _, has_layer_norm = activation_function(activation)
+    state = without_wrapper_prefixes(state)
     state = {k: v for k, v in state.items() if k.rpartition(".")[2] not in _BUFFERS}
     layout = _recognise(state)
     tensors = {k: _as_transformerlens(k, v, layout) for k, v in state.items()}
@@ -178,16 +183,45 @@ class _Sizes:
     d_mlp: int
 
 
+def _load_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The model's tensors, and what `save_pair_transformer` wrote beside them."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            names = list(file.keys())
+            names = [name for name in names if name.startswith(_RECORDED)] or names
+            state = {name.removeprefix(_RECORDED): file.get_tensor(name) for name in names}
+            return state, json.loads((file.metadata() or {}).get(METADATA, "{}"))
+    except SafetensorError as error:
+        raise _unreadable(path, "safetensors") from error
+
+
 def _load(path: Path) -> Any:
+    with open(path, "rb") as file:
+        start = file.read(2)
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
+    except (OSError, MemoryError):
+        raise
+    except Exception as error:  # whatever the first bytes of a stranger's file make of the reader
+        if not isinstance(error, pickle.UnpicklingError) or start not in _SAVED:
+            raise _unreadable(path, "PyTorch") from error
         raise ValueError(
             f"{path.name} must hold tensors and plain containers only, but loading it would run "
             "code of a stranger (torch.load with weights_only=True refuses it). In an environment "
             "that you trust with the file, save its state dict alone: "
             "torch.save(model.state_dict(), ...)."
         ) from error
+
+
+def _unreadable(path: Path, kind: str) -> ValueError:
+    n_bytes = path.stat().st_size
+    found = f"its {n_bytes:,} bytes cannot be read as one" if n_bytes else "it is empty"
+    return ValueError(
+        f"{path.name} must be a {kind} file that holds a state dict, but {found}. If it is of that "
+        "kind at all, writing or downloading it has broken off: save or download it again."
+    )
 
 
 def _state_dict(loaded: Any, path: Path) -> dict[str, Tensor]:
@@ -198,7 +232,9 @@ def _state_dict(loaded: Any, path: Path) -> dict[str, Tensor]:
     for name in _SERIES:
         if isinstance(loaded, Mapping) and isinstance(loaded.get(name), list) and loaded[name]:
             loaded = loaded[name][-1]
-    if not isinstance(loaded, Mapping) or not all(isinstance(v, Tensor) for v in loaded.values()):
+    if not isinstance(loaded, Mapping) or not all(
+        isinstance(k, str) and isinstance(v, Tensor) for k, v in loaded.items()
+    ):
         found = f"keys {', '.join(map(str, loaded))[:200]}" if isinstance(loaded, Mapping) else ""
         raise ValueError(
             f"{path.name} must hold a state dict (names to tensors), alone or under one of "
@@ -227,10 +263,13 @@ def _recognise(state: Mapping[str, Tensor]) -> Layout:
     needed = ("embed.W_E", "pos_embed.W_pos", "blocks.0.attn.W_O", "unembed.W_U")
     missing = [name for name in needed if name not in state]
     if missing:
+        inside = next((name for name in state if name.endswith(f".{needed[0]}")), None)
+        prefix = "" if inside is None else inside.removesuffix(needed[0])
         raise ValueError(
             "a state dict of TransformerLens, of the progress measures or of the pizza models is "
             f"required, but {', '.join(missing)} is missing; there are "
             f"{', '.join(state)[:300] or 'no tensors'}."
+            + (f" Keep the names that begin with {prefix!r}, without it." if prefix else "")
         )
     normed = [name for name in state if ".ln1." in name or ".ln2." in name or "ln_final" in name]
     if normed:
@@ -306,6 +345,6 @@ def _check_fit(
     broken = [name for name, tensor in tensors.items() if not bool(tensor.isfinite().all())]
     if broken:
         raise ValueError(
-            f"all weights must be finite, but {', '.join(broken)} holds NaN or infinity: the "
-            "training diverged, or the file is damaged."
+            f"all weights must be finite, but {', '.join(broken)} holds NaN or infinity (in "
+            "float32): the training diverged, or the file is damaged. Take an earlier checkpoint."
         )

@@ -14,6 +14,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from phasescope.models.activations import activation_function
+from phasescope.models.operands import check_pairs, check_tokens
 from phasescope.models.pair_forward import (
     Hook,
     Shape,
@@ -203,8 +204,16 @@ class PairTransformer(nn.Module):
 
         Returns:
             Logits, in nats; "=" included if the network has a logit for it.
+
+        Raises:
+            ValueError: The pairs have another shape or type, or (on a CPU) a token that is none.
         """
-        return pair_logits(dict(self.named_parameters()), pairs, self.shape, hook)
+        check_pairs(pairs)
+        try:
+            return pair_logits(dict(self.named_parameters()), pairs, self.shape, hook)
+        except IndexError:
+            check_tokens(pairs, self.n_tokens)
+            raise
 
     def tables(self) -> dict[str, Tensor] | None:
         """What `forward` needs of the present weights alone; None if there is no such part."""
@@ -218,8 +227,16 @@ class PairTransformer(nn.Module):
         Args:
             tables: What `tables` has returned.
             pairs: Tokens a and b.
+
+        Raises:
+            ValueError: As of `forward`.
         """
-        return logits_from_tables(tables, pairs, self.shape)
+        check_pairs(pairs)
+        try:
+            return logits_from_tables(tables, pairs, self.shape)
+        except IndexError:
+            check_tokens(pairs, self.n_tokens)
+            raise
 
     def activations(self, pairs: Int64[Tensor, "n 2"]) -> PairActivations:
         """What is computed on the way to the logits, at the last position of the last layer.

@@ -12,6 +12,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from phasescope.datasets import Coordinates
+from phasescope.models.operands import check_pairs, check_tokens
 
 
 class QuadraticMLP(nn.Module):
@@ -59,6 +60,9 @@ class QuadraticMLP(nn.Module):
 
         Returns:
             One output per result, without unit.
+
+        Raises:
+            ValueError: The pairs have another shape or type, or (on a CPU) a token that is none.
         """
         return self.neurons(pairs) @ self.W.T
 
@@ -67,9 +71,17 @@ class QuadraticMLP(nn.Module):
 
         Args:
             pairs: Tokens a and b.
+
+        Raises:
+            ValueError: As of `forward`.
         """
+        check_pairs(pairs)
         a, b = pairs.unbind(-1)
-        return (self.U.T.index_select(0, a) + self.V.T.index_select(0, b)).square()
+        try:
+            return (self.U.T.index_select(0, a) + self.V.T.index_select(0, b)).square()
+        except IndexError:
+            check_tokens(pairs, self.U.shape[1])
+            raise
 
 
 def analytic_quadratic_mlp(

@@ -19,9 +19,12 @@ from phasescope.analysis.grokking import (
 from phasescope.datasets import Split, Task, modular_task, split_pairs
 from phasescope.datasets.coordinates import OPERATIONS
 from phasescope.models import PairTransformer, load_grokking_checkpoint
+from phasescope.trajectory.schema import RUN_FILE
 
 if TYPE_CHECKING:
     from rich.table import Table
+
+_SUFFIXES = (".pt", ".pth", ".safetensors")
 
 
 @dataclass(frozen=True)
@@ -77,7 +80,8 @@ def analyse_checkpoint(
     say how high.
 
     Args:
-        path: A state dict in any layout that `load_grokking_checkpoint` reads.
+        path: A state dict in any layout that `load_grokking_checkpoint` reads, or a directory with
+            one such file (.pt, .pth, .safetensors).
         operation: ``"add"``, ``"subtract"``, ``"multiply"`` or ``"divide"``, as it was trained; the
             modulus is its number of tokens.
         activation: See `load_grokking_checkpoint`.
@@ -92,7 +96,8 @@ def analyse_checkpoint(
         Rows of numbers.
 
     Raises:
-        ValueError: The file is not there or does not fit, or an argument is out of range.
+        ValueError: The file is not there or does not fit, a directory has none or several, or an
+            argument is out of range.
 
     Example:
         >>> import tempfile
@@ -103,11 +108,10 @@ def analyse_checkpoint(
         >>> found.task, found.trained.orders, len(found.untrained)
         ('add modulo 7', (7,), 1)
     """
-    if not Path(path).is_file():
-        raise ValueError(f"the file of a checkpoint is required, but there is none at {path}.")
+    path = _checkpoint_file(Path(path))
     if operation not in OPERATIONS:
         raise ValueError(
-            f"{Path(path).name} is a checkpoint, which does not say what it was trained on: the "
+            f"{path.name} is a checkpoint, which does not say what it was trained on: the "
             f"operation must be one of {', '.join(OPERATIONS)} (--operation), but {operation!r} "
             "arrived."
         )
@@ -134,6 +138,21 @@ def analyse_checkpoint(
         untrained=tuple(row for row, _ in controls),
         untrained_symmetricity=tuple(value for _, value in controls),
     )
+
+
+def checkpoints_in(path: Path) -> list[Path]:
+    """The files in a directory that may be checkpoints, by name; none in that of a recorded run.
+
+    Args:
+        path: The directory; in anything else there are none.
+
+    Example:
+        >>> checkpoints_in(Path("nowhere"))
+        []
+    """
+    if not path.is_dir() or (path / RUN_FILE).is_file():
+        return []
+    return sorted(file for file in path.iterdir() if file.suffix in _SUFFIXES and file.is_file())
 
 
 def checkpoint_table(analysis: CheckpointAnalysis) -> Table:
@@ -173,6 +192,25 @@ def checkpoint_table(analysis: CheckpointAnalysis) -> Table:
     counts = ", ".join(f"{k}: {n}" for k, n in row.neurons["post"].counts.items())
     table.add_row("pure neurons of each frequency", counts or "none", "")
     return table
+
+
+def _checkpoint_file(path: Path) -> Path:
+    """The file itself, or the only one in a directory."""
+    found = [path] if path.is_file() else checkpoints_in(path)
+    if len(found) == 1:
+        return found[0]
+    kinds = ", ".join(_SUFFIXES)
+    required = f"the file of a checkpoint, or a directory with one ({kinds}), is required, but "
+    if found:
+        names = ", ".join(file.name for file in found[:6]) + (", ..." if found[6:] else "")
+        raise ValueError(f"{required}{path} holds {len(found)}: {names}. Pass one of them.")
+    if (path / RUN_FILE).is_file():
+        saved = max(path.glob("checkpoints/*/*.safetensors"), default=None)
+        raise ValueError(
+            f"{required}{path} is a recorded run. Analyse it as one, without an operation"
+            + (f", or pass one of its checkpoints, such as {saved}." if saved else ".")
+        )
+    raise ValueError(f"{required}there is none {'in' if path.is_dir() else 'at'} {path}.")
 
 
 def _row(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from phasescope.analysis.intervals import interval
+from phasescope.experiments.runner import headline
 from phasescope.sweeps.grid import varying, without_seed
 from phasescope.sweeps.outcome import Outcome
 
@@ -52,31 +53,6 @@ class GridPoint:
     """Failed runs."""
     statistics: dict[str, Statistic]
     """The experiment's main numbers, by name."""
-
-
-def headline(experiment: Any, results: Any) -> dict[str, float]:
-    """The main numbers of one run.
-
-    The experiment's hook ``summary(results)`` gives them; without it they are the numbers at the
-    top of the run's ``numbers``.
-
-    Args:
-        experiment: The experiment's module.
-        results: What it loads from a finished run.
-
-    Example:
-        >>> from types import SimpleNamespace
-        >>> numbers = {"accuracy": 0.5, "converged": True, "curve": [1.0]}
-        >>> headline(SimpleNamespace(), SimpleNamespace(numbers=numbers))
-        {'accuracy': 0.5}
-    """
-    hook = getattr(experiment, "summary", None)
-    found: Mapping[str, Any] = hook(results) if hook else results.numbers
-    return {
-        name: float(value)
-        for name, value in found.items()
-        if isinstance(value, int | float | np.number) and not isinstance(value, bool)
-    }
 
 
 def grid_points(experiment: Any, outcomes: Sequence[Outcome]) -> list[GridPoint]:

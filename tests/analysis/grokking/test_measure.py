@@ -107,3 +107,6 @@ def test_what_does_not_fit_is_refused():
         measure(observe(network(5)), task, split)
     with pytest.raises(ValueError, match=r"0 to 3, but \[4\] arrived"):
         measure(observe(network(7)), task, split, keys=[4])
+    for n in (25, 100):
+        with pytest.raises(ValueError, match=f"divide the 49 pairs .* of {n} rows. Make it by spl"):
+            measure(observe(network(7)), task, split_pairs(n, 0.5, seed=0))

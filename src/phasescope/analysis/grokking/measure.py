@@ -147,7 +147,10 @@ def measure(
         task: What the network was trained on.
         split: Which rows of the task it was trained on.
         basis: Name of the coordinates; default those in which the task is an addition.
-        keys: Key frequencies; default those that rule R2 finds in this checkpoint.
+        keys: Key frequencies; default those that rule R2 finds in this checkpoint. It finds none
+            in a network without neurons that one frequency explains to more than 85 %, such as an
+            untrained one, or one whose neurons are squares: see `ProgressMeasures.keys` for those
+            of other rules.
         before: Parameters before the update that led here, for its norms.
         decay: Learning rate times decoupled weight decay of that update.
 
@@ -155,8 +158,8 @@ def measure(
         The row.
 
     Raises:
-        ValueError: The basis does not apply to the task, the network's tokens are not the task's,
-            or a key does not exist.
+        ValueError: The basis does not apply to the task, the network's tokens or the split are not
+            the task's, or a key does not exist.
 
     Example:
         >>> from phasescope.analysis.grokking import observe
@@ -229,12 +232,24 @@ def pair_masks(task: Task, split: Split) -> dict[str, Bool[Tensor, "a b"]]:
     Returns:
         Masks over pairs of tokens.
 
+    Raises:
+        ValueError: The split is not one of this task.
+
     Example:
         >>> from phasescope.datasets import modular_task, split_pairs
         >>> masks = pair_masks(modular_task("divide", 5), split_pairs(20, 0.5, seed=0))
         >>> {name: int(mask.sum()) for name, mask in masks.items()}
         {'train': 10, 'test': 10, 'all': 20}
     """
+    rows = torch.cat([split.train, split.test]).sort().values
+    n_pairs = len(task.pairs)
+    if len(rows) != n_pairs or not bool((rows == torch.arange(n_pairs)).all()):
+        raise ValueError(
+            f"a split must divide the {n_pairs} pairs of {task.name!r} in two, but this one has "
+            f"{len(split.train)} and {len(split.test)} of "
+            f"{int(rows[-1]) + 1 if len(rows) else 0} rows. Make it by "
+            "split_pairs(len(task.pairs), share, seed)."
+        )
     masks = {}
     rows = {"train": split.train, "test": split.test, "all": torch.arange(len(task.pairs))}
     for name, chosen in rows.items():

@@ -135,13 +135,22 @@ def for_storage(results: Sequence[Results]) -> list[dict[str, Any]]:
 
 
 def summary(result: Results) -> dict[str, float]:
-    """The numbers of a run that a sweep shows; of a batch, means over its seeds."""
+    """The main numbers of a run, times where it got there; of a batch, means over its seeds."""
     single = result.config.n_seeds == 1
-    finals = [n["final"] for n in ([result.numbers] if single else result.numbers["seeds"])]
-    return {
-        name.replace("_", " "): float(np.mean([final[name] for final in finals]))
+    seeds = [result.numbers] if single else result.numbers["seeds"]
+    found = {
+        name.replace("_", " "): float(np.mean([n["final"][name] for n in seeds]))
         for name in ("test_accuracy", "test_loss")
     }
+    for event in ("memorised", "grokked"):
+        steps = [n["times"][event] for n in seeds]
+        if not single:
+            found[f"share that {event}"] = float(np.mean([step is not None for step in steps]))
+        elif steps[0] is not None:
+            found[f"{event} at step"] = float(steps[0])
+    if single and result.numbers["diverged"] is not None:
+        found["diverged at step"] = float(result.numbers["diverged"])
+    return found
 
 
 def _stored(numbers: dict[str, Any]) -> dict[str, Any]:

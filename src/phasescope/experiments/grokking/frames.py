@@ -15,12 +15,13 @@ from phasescope.analysis.grokking import (
 from phasescope.experiments.grokking.config import Config
 from phasescope.experiments.grokking.training import network_at, task_of
 from phasescope.figures import NetworkFrame
+from phasescope.models import PairTransformer
 
 N_FRAMES = 24
 
 
 def frames_of(config: Config, run: ps.Run, n_frames: int = N_FRAMES) -> list[NetworkFrame]:
-    """Frames at the first, the last and evenly spaced kept steps.
+    """Frames at the first, the last and evenly spaced kept steps, until weights are not finite.
 
     Args:
         config: The run's configuration.
@@ -33,7 +34,8 @@ def frames_of(config: Config, run: ps.Run, n_frames: int = N_FRAMES) -> list[Net
     steps = run["weights"].steps
     wanted = np.linspace(0, steps[-1], n_frames)
     rows = sorted({int(np.abs(steps - step).argmin()) for step in wanted})
-    last = observe(network_at(config, run, -1)).post
+    rows = [row for row in rows if _is_finite(network_at(config, run, row))]
+    last = observe(network_at(config, run, rows[-1])).post
     strongest = int(last.var((0, 1)).argmax())
     found = []
     for row in rows:
@@ -55,3 +57,7 @@ def frames_of(config: Config, run: ps.Run, n_frames: int = N_FRAMES) -> list[Net
             )
         )
     return found
+
+
+def _is_finite(network: PairTransformer) -> bool:
+    return all(bool(p.isfinite().all()) for p in network.parameters())

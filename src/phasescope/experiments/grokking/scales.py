@@ -127,7 +127,7 @@ def scales_numbers(scales: Mapping[str, Tensor], found: Mapping[str, Any]) -> di
     steps = scales["steps"].numpy()
     spikes = found["spikes"]["train_loss_up"]
     begun = found["times"]["memorised"]
-    quiet = steps >= (steps[-1] if begun is None else begun)
+    quiet = np.zeros(len(steps), dtype=bool) if begun is None else steps >= begun
     for start, end in zip(spikes["start"], spikes["end"], strict=True):
         quiet &= (steps < start - NEAR) | (steps > end + NEAR)
     thin = np.unique(np.linspace(0, len(steps) - 1, N_POINTS).astype(int))
