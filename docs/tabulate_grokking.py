@@ -22,6 +22,7 @@ COLUMNS = (
     "seeds",
     "memorised",
     "grokked",
+    "clean-up",
     "clock, own basis",
     "other basis",
     "pure neurons",
@@ -44,8 +45,8 @@ def tables(stored: dict[str, Any]) -> Iterator[str]:
     """The table and what its columns are."""
     yield (
         "Medians over seeds of the steps, with the number of seeds that got there; means of the "
-        "others. The clock is the share of the logits' variance along cos w(a + b − c); spikes are "
-        "those of the training loss, per run."
+        "others. Clean-up: in how many `grokking_phases` finds one. The clock is the share of the "
+        "logits' variance along cos w(a + b − c); spikes are those of the training loss, per run."
     )
     yield table(pages.runs_of(experiment, stored))
 
@@ -60,6 +61,7 @@ def table(runs: Sequence[Results]) -> str:
             str(len(seeds)),
             _time(seeds, "memorised"),
             _time(seeds, "grokked"),
+            str(sum(_has_clean_up(seed) for seed in seeds)),
             _mean(seeds, "final_measures", "cube_fve"),
             _mean(seeds, "other_basis", "cube_fve"),
             _mean(seeds, "final_measures", "pure_neurons"),
@@ -78,6 +80,10 @@ def _time(seeds: Sequence[Results], event: str) -> str:
         return f"– ({len(reached)})"
     last = max(s.config.n_steps for s in seeds)
     return f"{median([last if t is None else t for t in times]):,.0f} ({len(reached)})"
+
+
+def _has_clean_up(seed: Results) -> bool:
+    return any(phase["name"] == "clean-up" for phase in seed.numbers.get("phases", []))
 
 
 def _mean(seeds: Sequence[Results], *path: str) -> str:

@@ -8,7 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from phasescope.parameters import Component, ParameterTable, named_modules, named_parameters
+from phasescope.parameters import (
+    Component,
+    ParameterTable,
+    named_modules,
+    named_parameters,
+    without_wrapper_prefixes,
+)
 
 
 class Module(nn.Module):
@@ -46,6 +52,17 @@ def test_prefixes_are_removed_only_where_a_wrapper_put_them():
         assert list(named_parameters(wrapped)) == expected
     inside = nn.ModuleDict({"a": nn.DataParallel(bare)})
     assert list(named_parameters(inside)) == [f"a.{name}" for name in expected]
+
+
+def test_prefixes_of_a_state_dict_are_removed_where_all_names_have_them():
+    bare = nn.Sequential(nn.Linear(2, 3))
+    compiled = torch.compile(nn.DataParallel(bare), backend="eager")
+    lightning = nn.ModuleDict({"model": compiled})
+    for module in (bare, nn.DataParallel(nn.DataParallel(bare)), compiled, lightning):
+        assert list(without_wrapper_prefixes(module.state_dict())) == ["0.weight", "0.bias"]
+    kept = Module().state_dict()  # one of its names does not begin with "module."
+    assert list(without_wrapper_prefixes(kept)) == list(kept)
+    assert without_wrapper_prefixes({}) == {}
 
 
 def test_prefixes_of_activation_checkpointing_are_removed():

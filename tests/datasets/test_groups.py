@@ -2,7 +2,9 @@
 
 import itertools
 import math
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -125,7 +127,7 @@ def test_a_group_that_is_not_commutative_has_no_cyclic_factors():
         ([[0, 1], [1, 1]], "every row .* 0 to 1 once, but row 1 of 'bad' does not"),
         ([[0, 1], [0, 1]], "every column .* but column 0 of 'bad' does not"),
         ([[0, 2, 1], [1, 0, 2], [2, 1, 0]], "an element e .*Subtraction and division have none"),
-        ([[0, 1, 2]], r"square matrix of int64, but that of 'bad' has shape \(1, 3\)"),
+        ([[0, 1, 2]], r"square matrix of integers, but that of 'bad' has shape \(1, 3\)"),
     ],
 )
 @pytest.mark.usefixtures("unchecked_types")
@@ -136,9 +138,42 @@ def test_tables_that_are_none_of_a_group_are_refused(table: list[list[int]], mes
 
 @pytest.mark.usefixtures("unchecked_types")
 def test_a_table_of_another_kind_is_refused():
-    for table in (torch.zeros(1, 1), torch.zeros(0, 0, dtype=torch.int64), torch.zeros(3).long()):
-        with pytest.raises(ValueError, match="square matrix of int64"):
+    tables: list[Any] = [
+        torch.zeros(1, 1),
+        torch.zeros(0, 0, dtype=torch.int64),
+        torch.zeros(3).long(),
+        torch.zeros(1, 1, dtype=torch.bool),
+        np.zeros((1, 1)),
+        [],
+        [[0.0]],
+        [["e"]],
+        "e",
+        3,
+        None,
+    ]
+    for table in tables:
+        with pytest.raises(ValueError, match="square matrix of integers, but that of 'bad' has"):
             FiniteGroup(table, "bad")
+    with pytest.raises(ValueError, match="the rows of 'bad' are not of one length"):
+        FiniteGroup([[0, 1], [1]], "bad")
+
+
+KINDS = [torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64]
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        [[0, 1], [1, 0]],
+        ((0, 1), (1, 0)),
+        *(torch.tensor([[0, 1], [1, 0]], dtype=kind) for kind in KINDS),
+        *(np.array([[0, 1], [1, 0]], dtype=kind) for kind in (np.int32, np.int64, np.uint64)),
+    ],
+)
+def test_a_table_may_be_lists_an_array_or_a_tensor_of_any_integers(table: Any):
+    group = FiniteGroup(table)
+    assert torch.equal(group.table, cyclic_group(2).table)
+    assert (group.name, group.identity, group.orders.tolist()) == ("group", 0, [1, 2])
 
 
 def test_a_loop_that_is_not_associative_is_refused():
@@ -156,3 +191,9 @@ def test_a_loop_that_is_not_associative_is_refused():
 def test_groups_of_nothing_are_refused(build):
     with pytest.raises(ValueError, match=r"at least 1 .* required, but 0 arrived"):
         build(0)
+
+
+@pytest.mark.usefixtures("unchecked_types")
+def test_a_size_that_is_no_integer_is_refused():
+    with pytest.raises(TypeError, match=r"the number of corners must be an integer, but 3.0 arr"):
+        dihedral_group(3.0)  # pyright: ignore[reportArgumentType]

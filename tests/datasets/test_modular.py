@@ -4,6 +4,7 @@ import math
 import random
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -162,6 +163,30 @@ def test_a_group_that_is_not_commutative_is_a_task_without_coordinates():
         _ = task.natural
 
 
+@pytest.mark.parametrize("kind", [torch.tensor, np.array, list])
+def test_the_table_of_a_group_is_a_task(kind: Any):
+    task = group_task(kind(cyclic_group(5).table.tolist()))
+    assert torch.equal(task.label_table, cyclic_group(5).table)
+    assert (task.name, task.natural.orders) == ("group", (5,))
+
+
+def test_a_table_that_is_none_of_a_group_is_no_task():
+    with pytest.raises(ValueError, match=r"every column .* but column 0 of 'group' does not"):
+        group_task([[0, 1], [0, 1]])
+
+
+@pytest.mark.parametrize("rows", [[0, 169], [-1], [7, 1000, 500]])
+def test_rows_outside_of_a_task_are_refused(rows: list[int]):
+    task = modular_task("add", 13)
+    wrong = next(row for row in rows if not 0 <= row < 169)
+    message = rf"rows of 'add modulo 13' must be numbers from 0 to 168, .* such as {wrong}\. Split"
+    with pytest.raises(ValueError, match=message):
+        task.examples(torch.tensor(rows))
+    pairs, labels = task.examples(torch.tensor([0, 168]))
+    assert (pairs.tolist(), labels.tolist()) == ([[0, 0], [12, 12]], [0, 11])
+    assert len(task.examples(torch.arange(0))[0]) == 0
+
+
 def test_the_split_is_that_of_the_published_code():
     pairs = [(a, b) for a in range(113) for b in range(113)]
     random.seed(5)
@@ -212,3 +237,11 @@ def test_moduli_and_units_that_make_no_task_are_refused():
         modular_task("add", 2)
     with pytest.raises(ValueError, match=r"units_only is for multiplication .*'subtract'"):
         modular_task("subtract", 7, units_only=True)
+
+
+@pytest.mark.usefixtures("unchecked_types")
+def test_a_modulus_is_an_integer_of_any_kind():
+    assert modular_task("add", np.int64(7)).name == "add modulo 7"  # pyright: ignore
+    for modulus in (7.0, "7", None):
+        with pytest.raises(TypeError, match=f"the modulus must be an integer, but {modulus!r} ar"):
+            modular_task("add", modulus)  # pyright: ignore[reportArgumentType]

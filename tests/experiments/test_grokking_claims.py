@@ -228,6 +228,7 @@ def test_without_runs_nothing_is_tested():
     assert {claim.verdict for claim in found} == {"not tested"}
     assert [claim.id for claim in found] == list(grokking.CLAIM_IDS)
     assert all(claim.rule for claim in found)
+    assert not any("None" in claim.null + claim.sentence for claim in found)
 
 
 def test_runs_without_spikes_are_told_from_no_runs():

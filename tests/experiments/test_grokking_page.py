@@ -33,12 +33,13 @@ def test_the_page_names_the_sizes_that_are_trained():
 def test_stored_seeds_fill_the_table(tmp_path: Path):
     seed = {
         "times": {"memorised": 300, "grokked": 900},
+        "phases": [{"name": "memorisation"}, {"name": "clean-up"}],
         "final_measures": {"cube_fve": 0.95, "pure_neurons": 0.8},
         "other_basis": {"cube_fve": 0.02},
         "spikes": {"train_loss_up": {"n": 3}},
         "falling_share": 0.9,
     }
-    late = seed | {"times": {"memorised": 400, "grokked": None}}
+    late = seed | {"times": {"memorised": 400, "grokked": None}, "phases": []}
     config = grokking.for_storage([grokking.Results(grokking.DEFAULT, {})])[0]["config"]
     runs = [
         {"config": config | {"n_seeds": 3}, "numbers": {"seeds": [seed, seed, late]}},
@@ -51,7 +52,7 @@ def test_stored_seeds_fill_the_table(tmp_path: Path):
     assert verdicts == "- **C1** (reproduced): It is so."
     rows = table.splitlines()[2:]
     assert rows == [
-        "| add mod 53, relu | 3 | 300 (3) | 900 (2) | 0.95 | 0.02 | 0.8 | 3 | 0.9 |",
-        "| add mod 53, gelu | 2 | 400 (2) | – (0) | 0.95 | 0.02 | 0.8 | 3 | 0.9 |",
+        "| add mod 53, relu | 3 | 300 (3) | 900 (2) | 2 | 0.95 | 0.02 | 0.8 | 3 | 0.9 |",
+        "| add mod 53, gelu | 2 | 400 (2) | – (0) | 0 | 0.95 | 0.02 | 0.8 | 3 | 0.9 |",
     ]
     assert list(script.shown(tmp_path / "none.json")) == [pages.NOTHING]

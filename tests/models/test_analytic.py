@@ -2,17 +2,21 @@
 
 import itertools
 import math
+import re
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from torch.nn.functional import cross_entropy
 
+from phasescope.analysis.grokking import fourier_basis, measure, observe
 from phasescope.datasets import (
     cyclic_group,
     group_task,
     modular_task,
     product_group,
+    split_pairs,
 )
 from phasescope.models import QuadraticMLP, analytic_pair_transformer, analytic_quadratic_mlp
 
@@ -140,12 +144,56 @@ def test_tokens_without_a_place_have_logits_and_embeddings_of_zero():
         ([(1, 2)], "one number for each of the 1 cyclic factors"),
         ([0], "not be trivial, but"),
         ([13], "not be trivial, but"),
-        ([3, 10], r"its negative counted as itself, .* but \(10,\) is not so"),
+        ([3, 5, 3], r"there once, .* but 3 is not so among \[3, 5, 3\]"),
+        ([3, 10], r"must be numbers from 1 to 6, but 10 arrived. Its wave is that of 3: pass"),
+        ([20], r"orders \(13,\) must be numbers from 1 to 6, but 20 arrived. .* of 6: pass"),
+        ([-2], "numbers from 1 to 6, but -2 arrived. Its wave is that of 2: pass"),
     ],
 )
 def test_frequencies_that_plant_nothing_are_refused(keys: list[Any], message: str):
     with pytest.raises(ValueError, match=message):
         analytic_pair_transformer(modular_task("add", 13).natural, 13, keys)
+
+
+@pytest.mark.parametrize(("key", "folded"), [((5, 0), (1, 0)), ((1, 3), (1, 1)), ((4, 1), (2, 1))])
+def test_of_a_character_of_several_factors_and_its_conjugate_the_first_is_taken(
+    key: tuple[int, int], folded: tuple[int, int]
+):
+    task = group_task(product_group(cyclic_group(2), cyclic_group(6)))
+    message = f"whichever comes first, but {key} arrived. Its wave is that of {folded}: pass"
+    with pytest.raises(ValueError, match=re.escape(message)):
+        analytic_pair_transformer(task.natural, 12, [key])
+    assert folded in fourier_basis(task.natural.orders).exponents
+
+
+@pytest.mark.parametrize("amplitudes", [[1.0, 2.0, 3.0], [1.0], []])
+def test_amplitudes_of_another_number_than_the_frequencies_are_refused(amplitudes: list[float]):
+    message = "for each of the 2 frequencies is required, but " + re.escape(str(amplitudes))
+    with pytest.raises(ValueError, match=message):
+        analytic_pair_transformer(
+            modular_task("add", 13).natural, 13, [1, 5], amplitudes=amplitudes
+        )
+
+
+def test_measures_of_the_planted_clock_need_its_keys():
+    task = modular_task("add", 13)
+    model = analytic_pair_transformer(task.natural, 13, [1, 5])
+    split = split_pairs(len(task.pairs), 0.5, seed=0)
+    row = measure(observe(model), task, split)
+    assert row.neurons["post"].median_fve == pytest.approx(0.8)
+    assert (row.keys["neuron_clusters"].found, row.keys["W_L"].found) == ((), (1, 5))
+    loss = measure(observe(model), task, split, keys=[1, 5]).restricted["all"].loss
+    every = cross_entropy(model.logits_of_all_pairs().flatten(0, 1), task.labels)
+    assert loss == pytest.approx(float(every), rel=1e-6)
+
+
+@pytest.mark.usefixtures("unchecked_types")
+def test_the_quadratic_network_says_which_pairs_it_needs():
+    model = QuadraticMLP(7, 4)
+    with pytest.raises(ValueError, match=r"shape \(n, 2\) .* but shape \(2,\) of torch.int64 arr"):
+        model(torch.tensor([1, 2]))
+    with pytest.raises(ValueError, match=r"from 0 to 6, but 1 of the 2 pairs .* pair 1 with"):
+        model(torch.tensor([[0, 6], [0, 7]]))
 
 
 def test_a_quadratic_network_needs_a_cyclic_group_and_neurons():

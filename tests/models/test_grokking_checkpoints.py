@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+import phasescope as ps
 from models.pair_reference import spread_biases
 from phasescope.models import (
     PairTransformer,
@@ -142,6 +143,10 @@ def without(state: State, *names: str) -> State:
         (lambda s: without(s, "unembed.W_U"), "is required, but unembed.W_U is missing"),
         (lambda s: {"fc1.weight": torch.ones(2)}, "embed.W_E, .* is missing; there are fc1.weight"),
         (lambda s: {}, "there are no tensors"),
+        (
+            lambda s: {f"net.{k}": v for k, v in s.items()} | {"loss": torch.ones(1)},
+            "embed.W_E, .* is missing; .* Keep the names that begin with 'net.', without it",
+        ),
         (lambda s: s | {"blocks.0.ln1.w": torch.ones(8)}, "without LayerNorm .* blocks.0.ln1.w"),
         (lambda s: without(s, "blocks.0.mlp.b_in"), "does not fit .* missing: blocks.0.mlp.b_in"),
         (lambda s: s | {"blocks.0.mlp.W_gate": torch.ones(8, 12)}, "not part of .*mlp.W_gate"),
@@ -160,7 +165,7 @@ def without(state: State, *names: str) -> State:
         (lambda s: s | {"unembed.W_U": torch.ones(8, 5)}, "n_outputs is 5 for 7 operands"),
         (
             lambda s: s | {"blocks.0.mlp.b_out": torch.full((8,), torch.nan)},
-            "must be finite, but blocks.0.mlp.b_out holds NaN",
+            "must be finite, but blocks.0.mlp.b_out holds NaN .*Take an earlier checkpoint",
         ),
         (lambda s: s | {"pos_embed.W_pos": torch.ones(2, 8)}, "attention_rate is required"),
     ],
@@ -174,6 +179,40 @@ def test_a_state_dict_that_does_not_fit_is_refused(
         load_grokking_checkpoint(tmp_path / "model.pt")
 
 
+@pytest.mark.parametrize("prefix", ["model.", "_orig_mod.", "module._orig_mod.", "model.model."])
+def test_prefixes_of_wrappers_are_removed(tmp_path: Path, prefix: str):
+    model = small()
+    state = {prefix + name: value for name, value in as_transformerlens(model).items()}
+    torch.save({"state_dict": state}, tmp_path / "wrapped.pt")
+    loaded = load_grokking_checkpoint(tmp_path / "wrapped.pt")
+    torch.testing.assert_close(loaded.logits_of_all_pairs(), model.logits_of_all_pairs())
+
+
+def test_the_checkpoint_of_a_recorder_is_read_without_its_optimizer(tmp_path: Path):
+    model = small()
+    optimizer = torch.optim.AdamW(model.parameters())
+    when = ps.every(1)
+    with ps.Recorder(
+        tmp_path, model, optimizer, save={"weights": when}, checkpoint=when
+    ) as recorder:
+        model(model.all_pairs()).sum().backward()
+        optimizer.step()
+        recorder.end_step()
+    (file,) = tmp_path.glob("checkpoints/step-000000001/*.safetensors")
+    loaded = load_grokking_checkpoint(file)
+    assert torch.equal(loaded.logits_of_all_pairs(), model.logits_of_all_pairs())
+
+
+@pytest.mark.parametrize("name", ["file.pt", "file.pth", "file.safetensors"])
+@pytest.mark.parametrize("content", [b"", b"i\xff\x00", b"PK\x03\x04" + bytes(9), b"\x80\x02."])
+def test_files_that_nothing_can_read_are_refused(tmp_path: Path, name: str, content: bytes):
+    (tmp_path / name).write_bytes(content)
+    kind = "safetensors" if name.endswith("s") else "PyTorch"
+    found = f"its {len(content)} bytes cannot be read as one" if content else "it is empty"
+    with pytest.raises(ValueError, match=f"^{name} must be a {kind} file .*{found}.*again.$"):
+        load_grokking_checkpoint(tmp_path / name)
+
+
 def test_files_that_hold_no_state_dict_are_refused(tmp_path: Path):
     torch.save({"config": {"p": 113}, "epoch": 3}, tmp_path / "other.pt")
     with pytest.raises(ValueError, match=r"other.pt must hold a state dict .* keys config, epoch"):
@@ -181,6 +220,9 @@ def test_files_that_hold_no_state_dict_are_refused(tmp_path: Path):
     torch.save([1, 2], tmp_path / "list.pt")
     with pytest.raises(ValueError, match=r"it holds a list"):
         load_grokking_checkpoint(tmp_path / "list.pt")
+    torch.save({0: torch.ones(1)}, tmp_path / "numbers.pt")
+    with pytest.raises(ValueError, match=r"numbers.pt must hold a state dict .* keys 0"):
+        load_grokking_checkpoint(tmp_path / "numbers.pt")
     torch.save({"model": small()}, tmp_path / "code.pt")
     with pytest.raises(ValueError, match=r"code.pt .* would run code of a stranger"):
         load_grokking_checkpoint(tmp_path / "code.pt")

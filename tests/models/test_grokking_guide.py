@@ -23,3 +23,8 @@ def test_every_block_of_the_guide_runs(tmp_path: Path, monkeypatch: pytest.Monke
     regular = task.pairs[task.is_regular]
     assert (names["clock"](regular).argmax(1) == task.labels[task.is_regular]).all()
     assert (names["wave"](regular).argmax(1) == task.labels[task.is_regular]).all()
+    assert names["times"].memorised is not None
+    assert names["phases"][0].name == "memorisation"
+    assert names["weights"].steps[-1] == 400
+    assert len(names["rows"]) == len(names["weights"].steps)
+    assert {trace.name for trace in names["figure"].data} >= {"train", "test"}

@@ -205,3 +205,38 @@ def test_the_three_tanh_and_error_function_forms_of_gelu_are_two_functions():
 def test_what_does_not_fit_is_said(settings: dict[str, Any], message: str):
     with pytest.raises(ValueError, match=message):
         PairTransformer(7, **settings)
+
+
+@pytest.mark.parametrize(
+    ("pairs", "message"),
+    [
+        (
+            torch.tensor([1, 2]),
+            r"shape \(n, 2\) of torch.int64, .* but shape \(2,\) of torch.int64",
+        ),
+        (torch.tensor([[1, 2, 7]]), r"but shape \(1, 3\) of torch.int64 arrived"),
+        (torch.tensor([[1.0, 2.0]]), r"shape \(1, 2\) of torch.float32 .*convert with pairs.long"),
+        ([[1, 2]], "but a list arrived"),
+        (torch.tensor([[0, 6], [1, 9]]), r"tokens from 0 to 6, .* 1 of the 2 .* 1 with \[1, 9\]"),
+        (torch.tensor([[-1, 2]]), r"from 0 to 6, .* pair 0 with \[-1, 2\]. .*with n_tokens=p"),
+    ],
+)
+@pytest.mark.parametrize("settings", [{}, {"n_layers": 2}, {"init": "pizza"}])
+@pytest.mark.usefixtures("unchecked_types")
+def test_pairs_that_are_none_are_refused(
+    build: Callable[..., PairTransformer], settings: dict[str, Any], pairs: Any, message: str
+):
+    model = build(**settings)
+    with pytest.raises(ValueError, match=message):
+        model(pairs)
+    if (tables := model.tables()) is not None:
+        with pytest.raises(ValueError, match=message):
+            model.from_tables(tables, pairs)
+
+
+def test_an_index_error_of_a_hook_is_its_own(build: Callable[..., PairTransformer]):
+    def fail(name: str, value: Tensor) -> None:
+        raise IndexError(name)
+
+    with pytest.raises(IndexError, match="hook_pattern"):
+        build()(torch.tensor([[1, 2]]), fail)

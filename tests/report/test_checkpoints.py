@@ -1,4 +1,5 @@
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -79,6 +80,7 @@ def test_a_table_shows_the_range_of_the_untrained(checkpoint: Path):
         (["{}", "--operation", "add", "--basis", "cyclic"], r"additive, multiplicative"),
         (["{}", "--operation", "add", "--activation", "step"], "activation must be one of"),
         (["{}", "--operation", "add", "--train-fraction", "1"], "strictly between 0 and 1"),
+        (["{0.parent}"], "model.safetensors is a checkpoint, which does not say"),
     ],
 )
 def test_errors_say_what_to_do(
@@ -86,6 +88,44 @@ def test_errors_say_what_to_do(
 ):
     assert main(["analyse", *(part.format(checkpoint) for part in arguments)]) == 1
     assert message in capsys.readouterr().err
+
+
+def test_the_only_checkpoint_of_a_directory_is_taken(checkpoint: Path):
+    inside = analyse_checkpoint(checkpoint.parent, "add", n_untrained=1)
+    given = analyse_checkpoint(checkpoint, "add", n_untrained=1)
+    assert str(inside.to_dict()) == str(given.to_dict())  # some numbers are nan
+
+
+def test_a_published_directory_is_a_checkpoint(capsys: pytest.CaptureFixture[str]):
+    folder = Path(os.environ.get("PHASESCOPE_DATA", "none"), "grokked_pizza_a")
+    if not folder.is_dir():
+        pytest.skip("needs a model of Zhong et al.: PHASESCOPE_DATA has no grokked_pizza_a")
+    assert main(["analyse", str(folder), "--basis", "cyclic", "--operation", "add"]) == 1
+    assert "additive" in capsys.readouterr().err  # it was read, and its basis is refused
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ([], "a directory with one (.pt, .pth, .safetensors), is required, but there is none in"),
+        (["b.pth", "a.pt", "README.md"], "holds 2: a.pt, b.pth. Pass one of them."),
+        (["run.json"], "is a recorded run. Analyse it without an operation."),
+        (
+            ["run.json", "checkpoints/step-3/tensors.safetensors"],
+            "without an operation, or pass one of its checkpoints, such as {}/checkpoints/step-3/",
+        ),
+        (["junk.pt"], "phasescope: junk.pt must be a PyTorch file that holds a state dict, but it"),
+    ],
+)
+def test_a_directory_without_one_checkpoint_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], files: list[str], message: str
+):
+    for name in files:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    assert main(["analyse", str(tmp_path), "--operation", "add"]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message.format(tmp_path) in line
 
 
 def test_no_control_is_refused(checkpoint: Path):

@@ -10,6 +10,7 @@ import itertools
 import operator
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import SupportsIndex
 
 import numpy as np
 import torch
@@ -180,7 +181,7 @@ def product_group(first: FiniteGroup, second: FiniteGroup) -> FiniteGroup:
     return FiniteGroup(table.reshape(n * m, n * m), f"{first.name} x {second.name}")
 
 
-def check_integer(value: int, what: str) -> int:
+def check_integer(value: SupportsIndex, what: str) -> int:
     """The same number as a Python integer.
 
     Args:

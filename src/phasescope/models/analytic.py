@@ -37,11 +37,13 @@ def analytic_pair_transformer(
     the cosine of the sum cancels. Neither path around the MLP reaches a logit.
 
     So every measure of such networks has a known answer on it: the key frequencies and their
-    coefficients, a restricted loss equal to the loss. Neurons are
-    squares of sums of two waves: a fifth of their variance lies at twice the frequency, so the best
-    single frequency explains .8 of it. That is below the .85 from which rule R2 counts a neuron, so
-    R2 finds no key frequencies; `phasescope.analysis.grokking.measure` needs `keys`, such as those
-    that rule W_L finds, for restricted and excluded loss.
+    coefficients, a restricted loss equal to the loss.
+
+    Its neurons are squares of sums of two waves: a fifth of their variance lies at twice the
+    frequency, so the best single frequency explains .8 of it (but for n/2, n/3 and n/4). That is
+    below the .85 from which rule R2 counts a neuron, so it finds no key frequencies:
+    `phasescope.analysis.grokking.measure` needs `keys`, such as those that rule W_L finds, for its
+    restricted and excluded loss.
 
     Args:
         coordinates: Those in which the task is an addition; several cyclic factors are allowed.

@@ -30,7 +30,7 @@ def check_pairs(pairs: Int64[Tensor, "n 2"]) -> None:
         found = f"shape {tuple(pairs.shape)} of {pairs.dtype}"
     raise ValueError(
         "pairs must be a tensor of shape (n, 2) of torch.int64, a token a and a token b in every "
-        f"row, but {found} arrived. Of a single pair make torch.tensor([[a, b]])."
+        f"row, but {found} arrived. Write [[a, b]] for a single pair; convert with pairs.long()."
     )
 
 
@@ -55,5 +55,5 @@ def check_tokens(pairs: Int64[Tensor, "n 2"], n_tokens: int) -> None:
         raise ValueError(
             f"operands must be tokens from 0 to {n_tokens - 1}, but {len(outside)} of the "
             f"{len(pairs)} pairs have another one, first pair {row} with {pairs[row].tolist()}. "
-            'The model adds "=" itself; for larger operands build it with as many tokens.'
+            'A task of p tokens needs a model with n_tokens=p; "=" is no operand.'
         )

@@ -51,7 +51,7 @@ class Analysed:
         table = Table(title=self.title)
         names = ("", "> 5% (null)", "> 10% (null)", "> 15% (null)", "PR", "stable", "k90", "k99")
         for name in names:
-            table.add_column(name, justify="left" if not name else "right")
+            table.add_column(name, justify="left" if not name else "right", overflow="fold")
         for name, row in self.rows.items():
             pairs = zip(row["counts"], row["null_counts"], strict=True)
             cells = [f"{count} ({null})" for count, null in pairs]

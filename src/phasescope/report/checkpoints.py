@@ -207,7 +207,7 @@ def _checkpoint_file(path: Path) -> Path:
     if (path / RUN_FILE).is_file():
         saved = max(path.glob("checkpoints/*/*.safetensors"), default=None)
         raise ValueError(
-            f"{required}{path} is a recorded run. Analyse it as one, without an operation"
+            f"{required}{path} is a recorded run. Analyse it without an operation"
             + (f", or pass one of its checkpoints, such as {saved}." if saved else ".")
         )
     raise ValueError(f"{required}there is none {'in' if path.is_dir() else 'at'} {path}.")

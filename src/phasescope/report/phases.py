@@ -64,7 +64,9 @@ class RunPhases:
             "evidence",
             "moved most",
         ):
-            table.add_column(name, justify="left" if name in ("metric", "moved most") else "right")
+            named = name in ("metric", "moved most")
+            # Names are folded, not cut: their ends tell parts of one network from each other.
+            table.add_column(name, justify="left" if named else "right", overflow="fold")
         for phase in self.phases:
             x = phase.transition
             middle = f"{x.midpoint:,.0f} ({x.midpoint_low:,.0f} to {x.midpoint_high:,.0f})"

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from phasescope.experiments.evidence import OverSeeds, with_enough_seeds
 from phasescope.experiments.grokking.config import Results
 from phasescope.experiments.grokking.evidence import (
+    NONE,
     Evidence,
     Part,
     above,
@@ -134,7 +135,7 @@ def _spikes_of_smooth(e: Evidence) -> Claim:
             runs = e.runs(operation=operation, activation=name)
             share = e.over(runs, _share_in(("test_loss_up",), phases))
             parts.append(above(f"{operation} {name}", share, 0.5))
-            nulls.append(f"{operation} {name} {e.over(runs, _steps_in(phases))}")
+            nulls.append(f"{operation} {name} {e.over(runs, _steps_in(phases)) or NONE}")
     null = f"share of the steps that these phases have: {'; '.join(nulls)}"
     return parts_claim("C12", statement, rule, parts, unit="share of spikes", null=null)
 
@@ -172,7 +173,7 @@ def _spikes_of_solu(e: Evidence) -> Claim:
             EQUAL,
         ),
     ]
-    null = f"share of the steps after clean-up: {e.over(runs, _steps_in(('after',)))}"
+    null = f"share of the steps after clean-up: {e.over(runs, _steps_in(('after',))) or NONE}"
     return parts_claim("C13", statement, rule, parts, unit="share of spikes", null=null)
 
 
@@ -217,8 +218,9 @@ def _structure(e: Evidence) -> Claim:
     ]
     new, fast = e.runs(activation="gelu_new"), e.runs(activation="gelu_fast")
     null = (
-        f"GELU-new less GELU-fast: log2 participation ratio {e.paired(new, fast, rank)}, pure "
-        f"neurons {e.paired(new, fast, pure)}, residual {e.paired(new, fast, residual)}"
+        f"GELU-new less GELU-fast: log2 participation ratio {e.paired(new, fast, rank) or NONE}, "
+        f"pure neurons {e.paired(new, fast, pure) or NONE}, "
+        f"residual {e.paired(new, fast, residual) or NONE}"
     )
     return parts_claim("C14", statement, rule, parts, unit="log2", null=null)
 

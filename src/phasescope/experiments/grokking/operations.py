@@ -7,6 +7,7 @@ import numpy as np
 from phasescope.experiments.evidence import OverSeeds, with_enough_seeds
 from phasescope.experiments.grokking.config import Results
 from phasescope.experiments.grokking.evidence import (
+    NONE,
     Evidence,
     above,
     below,
@@ -99,7 +100,9 @@ def _across(e: Evidence) -> Claim:
     ]
     own = e.over(runs, lambda r: number(r, "final_measures", "mattering"))
     constant = e.over(add, lambda r: number(r, "anatomy", "constant_share"))
-    null = f"multiplicative basis: {own} matter; addition's constant share: {constant}"
+    null = (
+        f"multiplicative basis: {own or NONE} matter; addition's constant share: {constant or NONE}"
+    )
     return parts_claim("C3", statement, rule, parts, unit="share", null=null)
 
 
@@ -154,7 +157,7 @@ def _subtraction(e: Evidence) -> Claim:
         rule,
         parts,
         unit="difference",
-        null=f"Gini of heads between halves of addition's own seeds: {half}",
+        null=f"Gini of heads between halves of addition's own seeds: {half or NONE}",
     )
 
 
@@ -177,7 +180,7 @@ def _components(e: Evidence) -> Claim:
     ]
     own = e.over(ours, lambda r: number(r, "anatomy", "leading_term"))
     of_add = e.over(add, lambda r: number(r, "anatomy", "leading_term"))
-    null = f"largest term in the multiplicative basis: {own}; addition's: {of_add}"
+    null = f"largest term in the multiplicative basis: {own or NONE}; addition's: {of_add or NONE}"
     return parts_claim("C6", statement, rule, parts, unit="log2", null=null)
 
 

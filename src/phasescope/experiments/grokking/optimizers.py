@@ -12,6 +12,7 @@ from phasescope.experiments.evidence import (
 )
 from phasescope.experiments.grokking.config import Config, Results, setting
 from phasescope.experiments.grokking.evidence import (
+    NONE,
     Evidence,
     Part,
     above,
@@ -48,7 +49,8 @@ def _spikes_by_rate(e: Evidence) -> Claim:
     )
     found = e.paired(e.runs(learning_rate=5e-4), e.runs(learning_rate=5e-3), _n_spikes)
     rates = (5e-4, 8e-4, 1e-3, 5e-3)
-    told = ", ".join(f"{rate:g}: {e.over(e.runs(learning_rate=rate), _n_spikes)}" for rate in rates)
+    counts = {rate: e.over(e.runs(learning_rate=rate), _n_spikes) or NONE for rate in rates}
+    told = ", ".join(f"{rate:g}: {count}" for rate, count in counts.items())
     return _signed("C16", statement, rule, found, "spikes per run", f"per rate {told}")
 
 
@@ -133,7 +135,8 @@ def _descent(e: Evidence) -> Claim:
         below("spikes left", e.over(rejected, _n_upward), 1.0),
     ]
     null = (
-        f"AdamW lets {e.over(e.runs(), _memorises)} memorise, {e.over(e.runs(), _n_upward)} spikes"
+        f"AdamW lets {e.over(e.runs(), _memorises) or NONE} memorise, "
+        f"{e.over(e.runs(), _n_upward) or NONE} spikes"
     )
     return parts_claim("C19", statement, rule, parts, unit="share of seeds", null=null)
 
