@@ -1,6 +1,7 @@
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -63,6 +64,16 @@ def test_the_command_prints_a_table_and_json(checkpoint: Path, capsys: pytest.Ca
     assert printed["split_known"]
     assert len(printed["untrained"]) == 3
     assert set(printed["trained"]["restricted"]) == {"train", "test", "all"}
+
+
+@pytest.mark.parametrize(("operation", "within"), [("multiply", " in the group"), ("add", "")])
+def test_losses_say_of_which_pairs_they_are(checkpoint: Path, operation: Any, within: str):
+    table = checkpoint_table(analyse_checkpoint(checkpoint, operation, n_untrained=1))
+    names = [str(cell).split(" (")[0] for cell in table.columns[0].cells]
+    assert "loss, all pairs" in names
+    for name in ("restricted loss", "excluded loss", "largest loss without one frequency"):
+        assert f"{name}, all pairs{within}" in names
+    assert f"loss in float32, all pairs{within}" in names
 
 
 def test_a_table_shows_the_range_of_the_untrained(checkpoint: Path):

@@ -258,11 +258,12 @@ def _cells(
         cells |= {"loss, test (nats)": row.test.loss, "accuracy, test": row.test.accuracy}
     if row.without_place is not None:
         cells["accuracy, operands outside the group"] = row.without_place.accuracy
+    within = "" if row.without_place is None else " in the group"  # whose losses these are
     keys = ", ".join(map(str, row.restricted_keys)) or "none"
     cells |= {
-        f"restricted loss, all pairs (keys {keys})": row.restricted["all"].loss,
-        f"excluded loss, {where}": row.excluded["train"].loss,
-        "largest loss without one frequency": max(row.excluded_per_frequency),
+        f"restricted loss, all pairs{within} (keys {keys})": row.restricted["all"].loss,
+        f"excluded loss, {where}{within}": row.excluded["train"].loss,
+        f"largest loss without one frequency, {where}{within}": max(row.excluded_per_frequency),
         "logits explained by cos w(a+b-c)": row.cube_fve,
         "logits: share that depends on a+b alone": row.sum_share,
         "logits: share that depends on a-b alone": row.difference_share,
@@ -278,7 +279,7 @@ def _cells(
         "circularity": row.circularity,
         "norm of all weights": row.squared_norms["all"] ** 0.5,
         "softmax collapse in float32": row.float32.collapse,
-        "loss in float32 (nats)": row.float32.loss,
+        f"loss in float32, {where}{within} (nats)": row.float32.loss,
     }
     return cells
 
