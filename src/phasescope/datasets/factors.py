@@ -56,7 +56,7 @@ def cyclic_factors(group: FiniteGroup) -> CyclicFactors:
         raise ValueError(
             f"only a commutative group is a product of cyclic ones, but in {group.name!r} "
             f"{a}·{b} = {int(group.table[a, b])} and {b}·{a} = {int(group.table[b, a])}. Analyse "
-            "it by its irreducible representations."
+            "it by its irreducible representations (real_irreps)."
         )
     n = len(group)
     full = (group.orders == n).nonzero()

@@ -65,7 +65,8 @@ class Task:
         if self.basis is None:
             raise ValueError(
                 f"{self.name!r} must be commutative to have coordinates in which it is an "
-                "addition, but it is not. Analyse it by its irreducible representations."
+                "addition, but it is not. Analyse it by its irreducible representations "
+                "(real_irreps, irrep_similarities)."
             )
         return self.coordinates[self.basis]
 

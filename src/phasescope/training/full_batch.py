@@ -136,7 +136,8 @@ def train_full_batch(
         n_steps: Updates in all, those before a resume included.
         loss_fn: Loss of every example.
         rate: Sets the learning rate before every update.
-        recorder: A `Recorder` attached to the same model and optimizer, already entered.
+        recorder: A `Recorder` attached to the same model and optimizer, already entered:
+            ``with ps.Recorder(...) as recorder:``.
         on_step: Called at every step before its update, and after the last, with the number of
             updates applied and the four metrics.
         compiled: Whether model and loss go through `torch.compile`, which needs a C++ compiler and

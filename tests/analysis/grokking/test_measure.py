@@ -15,7 +15,7 @@ from phasescope.analysis.grokking import (
     result_places,
 )
 from phasescope.datasets import modular_task, split_pairs
-from phasescope.models import PairTransformer
+from phasescope.models import PairTransformer, QuadraticMLP
 
 
 def network(n: int, activation: str = "relu", seed: int = 0) -> PairTransformer:
@@ -96,6 +96,16 @@ def test_an_observation_in_float32_is_close_to_that_in_float64():
     torch.testing.assert_close(single.logits.double(), double.logits, atol=1e-5, rtol=1e-5)
     W_L = (model.get_parameter("blocks.0.mlp.W_out") @ model.W_U[:, :7]).detach().double()
     torch.testing.assert_close(double.W_L, W_L, rtol=1e-5, atol=1e-6)
+
+
+def test_what_cannot_be_observed_is_refused(unchecked_types: None):
+    with pytest.raises(TypeError, match="reads a PairTransformer, but QuadraticMLP arrived"):
+        observe(QuadraticMLP(5, width=8))  # pyright: ignore[reportArgumentType]
+    broken = network(7)
+    with torch.no_grad():
+        broken.W_U[0, 0] = torch.nan
+    with pytest.raises(ValueError, match=r"finite, but unembed\.W_U holds NaN"):
+        observe(broken)
 
 
 def test_what_does_not_fit_is_refused():

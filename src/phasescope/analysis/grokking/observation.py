@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from phasescope.models.pair_forward import pair_logits
+from phasescope.models.pair_forward import Shape, pair_logits
 from phasescope.models.pair_transformer import PairTransformer
 
 PAIRS_AT_ONCE = 1024  # what is not kept stays in the cache: 4 MB of neurons at d_mlp = 512
@@ -53,12 +53,29 @@ def observe(model: PairTransformer, *, dtype: torch.dtype = torch.float64) -> Ob
     Returns:
         Weights and activations of the last layer at the last position.
 
+    Raises:
+        TypeError: It is another network. What reads logits alone, such as `cube_fit`, takes those
+            of any.
+        ValueError: A weight is not finite.
+
     Example:
         >>> from phasescope.models import PairTransformer
         >>> seen = observe(PairTransformer(5, d_model=8, n_heads=2, d_mlp=16))
         >>> seen.logits.shape, seen.post.shape, seen.W_L.shape
         (torch.Size([5, 5, 5]), torch.Size([5, 5, 16]), torch.Size([16, 5]))
     """
+    if not isinstance(getattr(model, "shape", None), Shape):  # it may be wrapped, as by a compiler
+        raise TypeError(
+            f"observe reads a PairTransformer, but {type(model).__name__} arrived. Of another "
+            "network measure the logits of all pairs (cube_fit, excluded_loss_per_frequency) and "
+            "its neurons by themselves (neuron_purity)."
+        )
+    bad = [name for name, w in model.named_parameters() if not bool(w.isfinite().all())]
+    if bad:
+        raise ValueError(
+            f"all weights must be finite, but {', '.join(bad)} holds NaN or infinity: the training "
+            "diverged. Observe an earlier checkpoint."
+        )
     p, last = model.n_tokens, f"blocks.{model.shape.n_layers - 1}"
     params = {name: w.detach().to(dtype) for name, w in model.named_parameters()}
     hooks = ("attn.hook_pattern", "mlp.hook_pre", "mlp.hook_mid", "mlp.hook_post")

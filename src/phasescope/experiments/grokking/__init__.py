@@ -11,7 +11,7 @@ come from ten seeds of every setting, trained as one batch: the presets ``grid``
 activations), ``optimizers`` and ``sizes``, all three together as ``small``, and with two seeds of
 the published size beside them as ``everything``.
 
-Runtime on two cores: the default half a minute, a batch of ten seeds three minutes of one core, a
+Runtime on two cores: the default a minute, a batch of ten seeds three minutes of one core, a
 published run of 25,000 steps half an hour.
 
 References:

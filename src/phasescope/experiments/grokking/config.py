@@ -15,7 +15,7 @@ from phasescope.models import PairTransformer
 from phasescope.training import TrainingCurves
 
 SOURCE = "Nanda et al. (2023), and the post on operations and activations that varied it"
-RUNTIME = "two cores: the default in half a minute, a published run (p = 113) in half an hour"
+RUNTIME = "two cores: the default in a minute, a published run (p = 113) in half an hour"
 SPECTRA_IDS = ("A9", "A10", "A11", "A12", "A13", "A14", "A15", "A17", "A19")
 CLAIM_IDS = (*(f"C{i}" for i in range(1, 23)), *SPECTRA_IDS, "E12", "B13")
 
@@ -29,7 +29,9 @@ class Config:
     units_only: bool = False  # leave out 0, and what else has no inverse
     train_fraction: float = 0.5  # share of the pairs that is trained on; .3 in the source
     data_seed: int | None = None  # of the split; None: the seed
-    activation: str = "relu"  # a name of models.ACTIVATIONS, with or without _ln at its end
+    # relu, gelu, gelu_new, gelu_fast, silu, solu, leaky_relu, softplus, elu, square or
+    # gelu_clipped; with _ln at its end a LayerNorm follows.
+    activation: str = "relu"
     d_model: int = 48  # width of the residual stream; 128 in the source
     n_heads: int = 4
     d_mlp: int = 128  # neurons of every layer; 512 in the source
