@@ -382,7 +382,12 @@ def test_the_presets_of_the_claims_have_ten_seeds_of_settings_that_differ():
         *presets["carriers"],
     }
     beside = [c for c in presets["everything"] if c not in small]
+    beside, longer = beside[:12], beside[12:]
     assert [(c.p, c.seed, c.n_steps) for c in beside] == [(113, i // 6, 25_000) for i in range(12)]
+    assert [(c.operation, c.n_steps) for c in longer] == [("subtract", 40_000)] * 4
+    assert [replace(c, n_steps=25_000) for c in longer] == [
+        c for c in beside if c.operation == "subtract"
+    ]
     assert {replace(c, seed=0, compiled=False) for c in beside} == set(presets["paper"])
     full = {(c.operation, c.activation) for c in presets["grid"]}
     activations = ("relu", "gelu", "gelu_new", "gelu_fast", "silu", "solu_ln")

@@ -77,6 +77,10 @@ PAPER: tuple[Config, ...] = tuple(
 BESIDE: tuple[Config, ...] = tuple(
     replace(config, seed=seed, compiled=True) for seed in (0, 1) for config in PAPER
 )
+# Of subtraction the 25,000 steps of the source see little beyond the grok, or not even that.
+LONGER: tuple[Config, ...] = tuple(
+    replace(config, n_steps=40_000) for config in BESIDE if config.operation == "subtract"
+)
 SMALL: tuple[Config, ...] = (*GRID, FURTHER_SEEDS, *OPTIMIZERS, *SIZES, *SPECTRA, *CARRIERS)
 PRESETS: dict[str, tuple[Config, ...]] = {
     "smoke": (SMOKE,),
@@ -88,5 +92,5 @@ PRESETS: dict[str, tuple[Config, ...]] = {
     "carriers": CARRIERS,
     "small": SMALL,
     "paper": PAPER,
-    "everything": (*SMALL, *BESIDE),
+    "everything": (*SMALL, *BESIDE, *LONGER),
 }
