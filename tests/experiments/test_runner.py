@@ -16,7 +16,7 @@ from sweep_experiment import Config, Results
 
 
 def store(path: Path, *configs: Config, weight: float = 1.0) -> None:
-    results = [Results(config, {"weight": weight}) for config in configs]
+    results = [Results(config, {"weight": weight, "trace": 0.0}) for config in configs]
     together = with_stored(experiment, results, path.parent, path)
     finish(
         experiment,
