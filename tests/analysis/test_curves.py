@@ -20,6 +20,13 @@ def forms(values: torch.Tensor) -> list[Any]:
     return [values, values.numpy(), values.tolist()]
 
 
+def shares(values: Any) -> Any:
+    """What `grok_times` takes, in the form in which the values come."""
+    if isinstance(values, list):
+        return [min(max(value, 0.0), 1.0) for value in values]
+    return values.clip(0, 1)
+
+
 @pytest.mark.parametrize(
     "found",
     [
@@ -27,7 +34,7 @@ def forms(values: torch.Tensor) -> list[Any]:
         lambda t, y: ps.change_points(t, y).steps.tolist(),
         lambda t, y: ps.first_reached(t, y, 0.5, hold=3),
         lambda t, y: ps.log_blocks(t, y, 50).values.tolist(),
-        lambda t, y: ps.grok_times(t, y, y).grokked,
+        lambda t, y: ps.grok_times(t, shares(y), shares(y)).grokked,
         lambda t, y: ps.falling_share(y),
     ],
 )
