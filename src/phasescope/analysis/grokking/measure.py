@@ -177,8 +177,9 @@ def measure(
     W_E = observation.W_E.double()[left]
     W_L = observation.W_L.double()[:, coordinates.result.to(logits.device)]
     labels = result_places(task, coordinates)
-    splits = {name: coordinates.on_pairs(mask) for name, mask in pair_masks(task, split).items()}
-    whole = _whole_task(observation, task, split, coordinates)
+    masks = pair_masks(task, split)
+    splits = {name: coordinates.on_pairs(mask) for name, mask in masks.items()}
+    whole = _whole_task(observation, task, masks, coordinates)
     purity = _purity(fourier, observation, coordinates)
     found = {
         "neuron_clusters": keys_by_neuron_clusters(fourier, purity["post"]),
@@ -241,13 +242,13 @@ def pair_masks(task: Task, split: Split) -> dict[str, Bool[Tensor, "a b"]]:
         >>> {name: int(mask.sum()) for name, mask in masks.items()}
         {'train': 10, 'test': 10, 'all': 20}
     """
-    rows = torch.cat([split.train, split.test]).sort().values
+    divided = torch.cat([split.train, split.test]).sort().values
     n_pairs = len(task.pairs)
-    if len(rows) != n_pairs or not bool((rows == torch.arange(n_pairs)).all()):
+    if len(divided) != n_pairs or not bool((divided == torch.arange(n_pairs)).all()):
         raise ValueError(
             f"a split must divide the {n_pairs} pairs of {task.name!r} in two, but this one has "
             f"{len(split.train)} and {len(split.test)} of "
-            f"{int(rows[-1]) + 1 if len(rows) else 0} rows. Make it by "
+            f"{int(divided[-1]) + 1 if len(divided) else 0} rows. Make it by "
             "split_pairs(len(task.pairs), share, seed)."
         )
     masks = {}
@@ -297,13 +298,15 @@ def _coordinates(observation: Observation, task: Task, basis: str | None) -> Coo
 
 
 def _whole_task(
-    observation: Observation, task: Task, split: Split, coordinates: Coordinates
+    observation: Observation,
+    task: Task,
+    masks: Mapping[str, Bool[Tensor, "a b"]],
+    coordinates: Coordinates,
 ) -> dict[str, Loss]:
     """Losses over the tokens themselves, so over pairs outside the group too."""
-    masks = pair_masks(task, split)
     in_group = [coordinates.places(side, task.n_tokens) >= 0 for side in ("left", "right")]
-    masks["without place"] = masks["all"] & ~(in_group[0][:, None] & in_group[1])
-    return pair_losses(observation.logits, task.label_table, masks)
+    outside = masks["all"] & ~(in_group[0][:, None] & in_group[1])
+    return pair_losses(observation.logits, task.label_table, {**masks, "without place": outside})
 
 
 def _purity(

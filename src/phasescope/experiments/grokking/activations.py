@@ -9,6 +9,7 @@ from phasescope.experiments.evidence import OverSeeds, with_enough_seeds
 from phasescope.experiments.grokking.config import Results
 from phasescope.experiments.grokking.evidence import (
     NONE,
+    NOT_RUN,
     Evidence,
     Part,
     above,
@@ -236,7 +237,7 @@ def _family(e: Evidence) -> Claim:
     found = _ratio(e, "gelu_clipped", "gelu")
     if found is None:
         null = e.floor_text()
-        return claim("C15", statement, rule, None, "log2", null, "not tested", "Not run.")
+        return claim("C15", statement, rule, None, "log2", null, "not tested", NOT_RUN)
     ratios = {name: _ratio(e, name) for name in FAMILY}
     told = ", ".join(f"{name} {ratio or 'not run'}" for name, ratio in ratios.items())
     sentence = f"Clipped GELU to GELU: {found}. To ReLU: {told}."

@@ -21,6 +21,7 @@ from phasescope.report import Claim, Verdict
 
 POST = "the post on operations and activations"
 NONE = "no number"  # where a statistic has no run
+NOT_RUN = "Not run."
 # What a rule may vary. Of all other fields the setting that most runs have is compared.
 PLAIN: dict[str, Any] = {
     "operation": "add",

@@ -34,12 +34,13 @@ def frames_of(config: Config, run: ps.Run, n_frames: int = N_FRAMES) -> list[Net
     steps = run["weights"].steps
     wanted = np.linspace(0, steps[-1], n_frames)
     rows = sorted({int(np.abs(steps - step).argmin()) for step in wanted})
-    rows = [row for row in rows if _is_finite(network_at(config, run, row))]
-    last = observe(network_at(config, run, rows[-1])).post
+    networks = {row: network_at(config, run, row) for row in rows}
+    networks = {row: network for row, network in networks.items() if _is_finite(network)}
+    last = observe(networks[max(networks)]).post
     strongest = int(last.var((0, 1)).argmax())
     found = []
-    for row in rows:
-        seen = observe(network_at(config, run, row))
+    for row, network in networks.items():
+        seen = observe(network)
         W_E = seen.W_E[coordinates.left]
         readout = frequency_power(basis, seen.W_L[:, coordinates.result].T)[1:].sum(1)
         embedding = frequency_power(basis, W_E)[1:].sum(1)

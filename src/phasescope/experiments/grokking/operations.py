@@ -8,6 +8,7 @@ from phasescope.experiments.evidence import OverSeeds, with_enough_seeds
 from phasescope.experiments.grokking.config import Results
 from phasescope.experiments.grokking.evidence import (
     NONE,
+    NOT_RUN,
     Evidence,
     above,
     below,
@@ -38,7 +39,7 @@ def _clock(e: Evidence) -> Claim:
     runs = e.runs(operation="subtract")
     found = e.over(runs, lambda r: number(r, "final_measures", "cube_fve"))
     if found is None:
-        return claim("C1", statement, rule, None, "share", "untrained", "not tested", "Not run.")
+        return claim("C1", statement, rule, None, "share", "untrained", "not tested", NOT_RUN)
     control = e.over(runs, lambda r: number(r, "untrained", "cube_fve"))
     verdict: Verdict = "inconclusive"
     if found.low > ACCURATE:
@@ -60,7 +61,7 @@ def _no_fourier(e: Evidence) -> Claim:
     runs = e.runs(operation="multiply")
     found = e.over(runs, lambda r: number(r, "final_measures", "cube_fve"))
     if found is None:
-        return claim("C2", statement, rule, None, "share", "additive", "not tested", "Not run.")
+        return claim("C2", statement, rule, None, "share", "additive", "not tested", NOT_RUN)
     additive = e.over(runs, lambda r: number(r, "other_basis", "cube_fve"))
     verdict: Verdict = "inconclusive"
     if found.low > ACCURATE:

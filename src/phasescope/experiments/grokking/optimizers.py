@@ -13,6 +13,7 @@ from phasescope.experiments.evidence import (
 from phasescope.experiments.grokking.config import Config, Results, setting
 from phasescope.experiments.grokking.evidence import (
     NONE,
+    NOT_RUN,
     Evidence,
     Part,
     above,
@@ -32,7 +33,6 @@ BETAS = (0.98, 0.999)
 SIZE_FIELDS = ("p", "d_model", "d_mlp", "n_layers", "n_heads")
 MOSTLY = 0.8  # share of a setting's seeds that must show the result
 DECAY = 1.0001
-NOT_RUN = "Not run."
 
 
 def optimizer_claims(evidence: Evidence) -> list[Claim]:
