@@ -213,6 +213,11 @@ def test_files_that_nothing_can_read_are_refused(tmp_path: Path, name: str, cont
         load_grokking_checkpoint(tmp_path / name)
 
 
+def test_a_folder_is_refused(tmp_path: Path):
+    with pytest.raises(ValueError, match=r"must be a file .* it is a folder. Name the file in it"):
+        load_grokking_checkpoint(tmp_path)
+
+
 def test_files_that_hold_no_state_dict_are_refused(tmp_path: Path):
     torch.save({"config": {"p": 113}, "epoch": 3}, tmp_path / "other.pt")
     with pytest.raises(ValueError, match=r"other.pt must hold a state dict .* keys config, epoch"):

@@ -45,6 +45,29 @@ def test_the_members_that_were_passed_are_left_alone():
     assert [name for name, _ in ensemble.named_parameters()] == ["vector"]
 
 
+@pytest.mark.parametrize(
+    ("pairs", "message"),
+    [
+        (torch.tensor([1, 2]), r"shape \(n, 2\) or \(3, n, 2\).*shape \(2,\)"),
+        (torch.zeros(2, 5, 2, dtype=torch.int64), r"or \(3, n, 2\).*shape \(2, 5, 2\)"),
+        (torch.zeros(5, 2), r"shape \(5, 2\) of torch.float32"),
+        (torch.tensor([[0, 7]]), r"from 0 to 6, .* 1 of the 1 .* first pair 0 with \[0, 7\]"),
+        (torch.tensor([[[0, 6]], [[0, 6]], [[-1, 6]]]), r"1 of the 3 .* pair 2, 0 with \[-1, 6\]"),
+    ],
+)
+@pytest.mark.parametrize("settings", [{}, {"n_layers": 2}, {"init": "pizza"}])
+@pytest.mark.usefixtures("unchecked_types")
+def test_what_are_no_pairs_of_operands_is_refused(
+    settings: dict[str, object], pairs: torch.Tensor, message: str
+):
+    ensemble = PairEnsemble([member(seed, **settings) for seed in range(3)])
+    with pytest.raises(ValueError, match=message):
+        ensemble(pairs)
+    if (tables := ensemble.tables()) is not None:
+        with pytest.raises(ValueError, match=message):
+            ensemble.from_tables(tables, pairs)
+
+
 def test_models_of_different_shapes_are_refused():
     with pytest.raises(ValueError, match="at least one model, but none"):
         PairEnsemble([])

@@ -218,6 +218,7 @@ def test_what_does_not_fit_is_said(settings: dict[str, Any], message: str):
         (torch.tensor([[1.0, 2.0]]), r"shape \(1, 2\) of torch.float32 .*convert with pairs.long"),
         ([[1, 2]], "but a list arrived"),
         (torch.tensor([[0, 6], [1, 9]]), r"tokens from 0 to 6, .* 1 of the 2 .* 1 with \[1, 9\]"),
+        (torch.tensor([[7, 2]]), r"from 0 to 6, .* pair 0 with \[7, 2\]. .* \"=\" is no operand"),
         (torch.tensor([[-1, 2]]), r"from 0 to 6, .* pair 0 with \[-1, 2\]. .*with n_tokens=p"),
     ],
 )

@@ -71,6 +71,11 @@ def load_grokking_checkpoint(
         torch.Size([7, 7, 7])
     """
     path = Path(path)
+    if path.is_dir():
+        raise ValueError(
+            f"{path.name} must be a file that holds a state dict, but it is a folder. Name the "
+            "file in it, such as model.pt, or tensors.safetensors of a recorder's checkpoint."
+        )
     settings: dict[str, Any] = {}
     if path.suffix == ".safetensors":
         state, settings = _load_safetensors(path)

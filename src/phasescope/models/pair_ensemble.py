@@ -9,11 +9,8 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from phasescope.models.pair_forward import (
-    logits_from_tables,
-    pair_logits,
-    pair_tables,
-)
+from phasescope.models.operands import of_pairs
+from phasescope.models.pair_forward import logits_from_tables, pair_logits, pair_tables
 from phasescope.models.pair_transformer import PairTransformer
 
 
@@ -73,8 +70,15 @@ class PairEnsemble(nn.Module):
 
         Returns:
             Logits, in nats.
+
+        Raises:
+            ValueError: The pairs have another shape or type, or (on a CPU) a token that is none.
         """
-        return pair_logits(self.weights(), pairs, self.shape)
+
+        def logits() -> Tensor:
+            return pair_logits(self.weights(), pairs, self.shape)
+
+        return of_pairs(logits, pairs, self._template[0].n_tokens, len(self))
 
     def tables(self) -> dict[str, Tensor] | None:
         """What `forward` needs of the present weights alone; None if there is no such part."""
@@ -88,8 +92,15 @@ class PairEnsemble(nn.Module):
         Args:
             tables: What `tables` has returned.
             pairs: As for `forward`.
+
+        Raises:
+            ValueError: As of `forward`.
         """
-        return logits_from_tables(tables, pairs, self.shape)
+
+        def logits() -> Tensor:
+            return logits_from_tables(tables, pairs, self.shape)
+
+        return of_pairs(logits, pairs, self._template[0].n_tokens, len(self))
 
     def weights(self) -> dict[str, Tensor]:
         """All weights by name, with the axis of seeds in front; views of `vector`."""

@@ -274,7 +274,8 @@ def _embed(
 ) -> Float[Tensor, "*s n c d"]:
     W_E, W_pos = params["embed.W_E"], params["pos_embed.W_pos"]
     a, b = pairs.unbind(-1)
-    columns = [_rows(W_E, a), _rows(W_E, b)]
+    operands = W_E[..., : shape.n_tokens, :]  # without "=", which is none
+    columns = [_rows(operands, a), _rows(operands, b)]
     if shape.n_context == 3:
         columns.append(W_E[..., shape.n_tokens :, :].expand_as(columns[0]))
     return torch.stack(columns, -2) + W_pos.unsqueeze(-3)

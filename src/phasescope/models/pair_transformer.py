@@ -14,7 +14,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from phasescope.models.activations import activation_function
-from phasescope.models.operands import check_pairs, check_tokens
+from phasescope.models.operands import of_pairs
 from phasescope.models.pair_forward import (
     Hook,
     Shape,
@@ -208,12 +208,11 @@ class PairTransformer(nn.Module):
         Raises:
             ValueError: The pairs have another shape or type, or (on a CPU) a token that is none.
         """
-        check_pairs(pairs)
-        try:
+
+        def logits() -> Tensor:
             return pair_logits(dict(self.named_parameters()), pairs, self.shape, hook)
-        except IndexError:
-            check_tokens(pairs, self.n_tokens)
-            raise
+
+        return of_pairs(logits, pairs, self.n_tokens)
 
     def tables(self) -> dict[str, Tensor] | None:
         """What `forward` needs of the present weights alone; None if there is no such part."""
@@ -231,12 +230,11 @@ class PairTransformer(nn.Module):
         Raises:
             ValueError: As of `forward`.
         """
-        check_pairs(pairs)
-        try:
+
+        def logits() -> Tensor:
             return logits_from_tables(tables, pairs, self.shape)
-        except IndexError:
-            check_tokens(pairs, self.n_tokens)
-            raise
+
+        return of_pairs(logits, pairs, self.n_tokens)
 
     def activations(self, pairs: Int64[Tensor, "n 2"]) -> PairActivations:
         """What is computed on the way to the logits, at the last position of the last layer.

@@ -12,7 +12,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from phasescope.datasets import Coordinates
-from phasescope.models.operands import check_pairs, check_tokens
+from phasescope.models.operands import of_pairs
 
 
 class QuadraticMLP(nn.Module):
@@ -75,13 +75,12 @@ class QuadraticMLP(nn.Module):
         Raises:
             ValueError: As of `forward`.
         """
-        check_pairs(pairs)
-        a, b = pairs.unbind(-1)
-        try:
+
+        def squares() -> Tensor:
+            a, b = pairs.unbind(-1)
             return (self.U.T.index_select(0, a) + self.V.T.index_select(0, b)).square()
-        except IndexError:
-            check_tokens(pairs, self.U.shape[1])
-            raise
+
+        return of_pairs(squares, pairs, self.U.shape[1])
 
 
 def analytic_quadratic_mlp(
