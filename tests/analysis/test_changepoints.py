@@ -111,6 +111,19 @@ def test_a_jump_is_placed_to_the_block_and_curves_without_noise_are_cut_exactly(
     assert float(found.jumps[0]) == pytest.approx(1.0, abs=0.2)
 
 
+@pytest.mark.parametrize("late", [False, True])
+def test_a_curve_that_stands_still_for_most_of_the_time_has_the_noise_of_the_rest(late: bool):
+    generator = torch.Generator().manual_seed(0)
+    steps = torch.arange(0, 20_000, 5)
+    noisy = 0.6 + 0.03 * torch.randn(4_000, generator=generator, dtype=torch.float64)
+    values = torch.where(steps >= 3_000 if late else steps < 300, noisy, 0.0 if late else 1.0)
+    assert log_blocks(steps, values, 400).noise == pytest.approx(0.03, rel=0.25)
+    found = change_points(steps, values, shape="constant")
+    assert len(found) == 1
+    assert abs(int(found.steps[0]) - (3_000 if late else 300)) <= 30
+    assert log_blocks(steps, (steps >= 300).double(), 400).noise == 0
+
+
 def test_blocks_are_means_over_logarithmic_time():
     steps = torch.arange(5_000)
     values = torch.randn(5_000, generator=torch.Generator().manual_seed(0)).double()

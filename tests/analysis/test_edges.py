@@ -73,6 +73,28 @@ def test_a_loud_parameter_stands_apart_and_is_counted():
     assert found.upper == pytest.approx(expected, rel=1e-9)
 
 
+def test_several_parameters_of_about_one_variance_stand_apart_together():
+    T, P = 100, 5000
+    variances = torch.ones(P)
+    bulk = noise_edges(variances, T).upper
+    for loud in ([400.0, 400.0], [400.0, 399.0], torch.linspace(150, 250, 10).tolist()):
+        found = noise_edges(torch.cat([variances, torch.tensor(loud)]), T)
+        assert found.n_outliers == len(loud)
+        assert found.bulk == pytest.approx(bulk, rel=1e-9)
+        assert found.upper > 2 * bulk
+    generator = torch.Generator().manual_seed(0)
+    variances[:10] = torch.linspace(150, 250, 10)
+    values = torch.linalg.svdvals(torch.randn(T, P, generator=generator) * variances.sqrt())
+    found = noise_edges(variances, T)
+    assert values[9] > 1.2 * found.bulk
+    assert float(values[10]) == pytest.approx(found.bulk, rel=0.02)
+
+
+def test_spread_out_variances_have_no_more_outliers_than_others():
+    found = noise_edges(torch.logspace(0, 3, 50), 10_000)
+    assert found.n_outliers < 25
+
+
 def test_many_variances_are_binned_without_moving_the_edges():
     variances = torch.exp(noise(30_000, seed=3)).double()
     whole = noise_edges(variances, 300)

@@ -1,5 +1,7 @@
 """Edges of planted profiles, and events near and far from them."""
 
+import math
+
 import pytest
 import torch
 
@@ -63,5 +65,7 @@ def test_what_cannot_be_compared_is_refused():
         ps.profile_edges(spectrum, 1, share=0.5)
     with pytest.raises(ValueError, match="there are 0 times, 1 events"):
         ps.event_distance([], [3.0], within=(1, 10))
+    with pytest.raises(ValueError, match="times must be finite, but 1 of 2 are not"):
+        ps.event_distance([3.0, math.nan], [3.0], within=(1, 10))
     with pytest.raises(ValueError, match=r"within the span \(1, 10\), but \[30.0\] do not"):
         ps.event_distance([3.0], [30.0], within=(1, 10))

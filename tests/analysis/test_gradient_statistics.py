@@ -125,3 +125,11 @@ def test_half_batches_check_their_input(unchecked_types: None):
     found = half_batch_noise(torch.ones(3, 2), torch.ones(3, 2))
     with pytest.raises(ValueError, match="between 1 and the 3 steps, but it is 4"):
         found.signal_to_noise(4)
+
+
+@pytest.mark.parametrize("name", ["weights", "updates", "decay"])
+def test_values_that_are_not_finite_are_refused_in_every_matrix(name: str):
+    given = {n: torch.ones(2, 3) for n in ("gradients", "weights", "updates", "decay")}
+    given[name][1, 0] = torch.nan
+    with pytest.raises(ValueError, match="every value must be finite, but 'full' holds"):
+        gradient_statistics(given.pop("gradients"), **given)

@@ -58,3 +58,19 @@ def test_neighbours_that_resemble_each_other_count_less():
 def test_what_is_wrong_is_said(times, values, message):
     with pytest.raises(ValueError, match=message):
         ps.compare_growth(times, values)
+
+
+@pytest.mark.parametrize(("rate", "midpoint"), [(0.3, 50.0), (0.6, 80.0), (1.0, 90.0)])
+def test_the_law_never_fits_worse_than_the_logistic_that_it_contains(rate, midpoint):
+    t = torch.linspace(0, 100, 200).double()
+    clean = torch.sigmoid(rate * (t - midpoint))
+    noise = 0.01 * torch.randn(200, generator=torch.Generator().manual_seed(0)).double()
+    for y in (clean, clean + noise):
+        found = ps.compare_growth(t, y)
+        assert found.rank_one.rmse <= found.logistic.rmse * 1.001 + 1e-6
+
+
+def test_a_late_and_sharp_curve_of_the_law_is_its_own():
+    t = torch.linspace(0, 100, 200).double()
+    y = ps.balanced_growth(t, s=0.4, w0=1e-15, p0=0.0).u.square()
+    assert ps.compare_growth(t, y).rank_one.rmse < 1e-6

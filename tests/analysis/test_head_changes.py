@@ -152,6 +152,9 @@ def test_changes_along_directions_add_up_to_the_change_in_any_basis(float64_defa
         basis = torch.linalg.qr(torch.randn(n, n)).Q
         found = direction_changes(w, "W", basis, axis=axis, table=table)
         torch.testing.assert_close(found.square().sum(0).sqrt(), total)
+    bias = torch.linalg.qr(torch.randn(5, 5)).Q
+    found = direction_changes(w, table.names[0], bias, axis=0, table=table)
+    torch.testing.assert_close(found.square().sum(0).sqrt(), w[:, :5].diff(dim=0).norm(dim=1))
     # A planted change along one direction is found there alone.
     basis = torch.linalg.qr(torch.randn(6, 6)).Q
     w[1, 5:] = w[0, 5:] + torch.outer(torch.ones(4), basis[2]).flatten()

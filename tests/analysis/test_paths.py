@@ -42,7 +42,8 @@ def test_draws_are_spectra_of_explicit_walks_from_the_same_start(center: str):
         expected = spectrum(gram(steps.cumsum(0)), center=center).S
         torch.testing.assert_close(draw, expected, rtol=1e-9, atol=1e-6)
     assert (null.center, null.normalize) == (center, False)
-    torch.testing.assert_close(null.S, null.draws.median(0).values)
+    middle = null.draws.sort(0).values[1:3].mean(0)  # of four
+    torch.testing.assert_close(null.S, middle)
     torch.testing.assert_close(null.shares.sum(1), torch.ones(4).double())
 
 

@@ -59,3 +59,12 @@ def test_what_cannot_be_ranked_is_refused():
         rank_correlation(x, torch.ones(5))
     with pytest.raises(ValueError, match="finite values"):
         rank_correlation(x.log(), x)
+
+
+def test_a_perfect_correlation_has_no_interval():
+    x = torch.arange(12.0)
+    for y, rho in ((x, 1), (-x, -1)):
+        found = rank_correlation(x, y)
+        assert found.rho == pytest.approx(rho)
+        assert found.low is None
+        assert found.high is None

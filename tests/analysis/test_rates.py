@@ -92,3 +92,16 @@ def test_what_is_wrong_is_said(unchecked_types):
         ps.s_curves(torch.ones(3), torch.arange(3.0), window=3)
     with pytest.raises(ValueError, match="3 values and 2 times"):
         ps.first_crossing(torch.ones(3), torch.arange(2.0), 1.0)
+
+
+def test_a_loss_that_stands_still_or_ends_at_zero_has_no_rise():
+    t = torch.arange(6.0)
+    still = ps.s_curves(torch.ones(6), t)
+    assert (still.s_ratio.item(), still.plateau_length.item(), still.n_rises.item()) == (1, 0, 0)
+    zero = ps.s_curves(torch.tensor([1, 0.8, 0.5, 0.1, 0.0, 0.0]), t)
+    small = ps.s_curves(torch.tensor([1, 0.8, 0.5, 0.1, 0.1, 0.1]), t[:6])
+    assert math.isfinite(zero.s_ratio.item())
+    assert zero.n_rises.item() == 1
+    # Rates up to the last one above zero: ln 5 over the first, ln 1.25.
+    assert zero.s_ratio.item() == pytest.approx(math.log(5) / math.log(1.25), rel=1e-5)
+    assert small.s_ratio.item() == pytest.approx(zero.s_ratio.item(), rel=1e-5)

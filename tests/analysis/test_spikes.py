@@ -91,6 +91,15 @@ def test_neighbours_that_overlap_at_half_height_are_one_spike():
     assert (spikes.peak - torch.tensor([506, 600])).abs().max() <= 1
 
 
+def test_three_that_overlap_at_half_height_are_one_spike():
+    log = torch.zeros(2_000, dtype=torch.float64)
+    log[1_000:1_015] = 0.28  # below the least height, above half of the last one's
+    log[1_000:1_003] = log[1_006:1_009] = 2.0
+    log[1_012:1_015] = 0.5
+    spikes = find_spikes(torch.arange(2_000), 10**log)
+    assert (spikes.start.tolist(), spikes.end.tolist()) == ([1_000], [1_014])
+
+
 def test_no_spikes_are_an_empty_result():
     steps = torch.arange(300)
     spikes = find_spikes(steps, torch.ones(300))
@@ -131,6 +140,10 @@ def test_recovery_tells_what_stays():
     cut = recovery(steps[:65], values[:65], spikes, horizon=200)
     assert math.isnan(cut.lasting[1])
     assert math.isnan(cut.steps[1])
+    leaves = torch.where(steps >= 220, 3.0, 0.0)  # only behind the end, and stays
+    wide = Spikes("up", at, at + 2, at + 15, torch.ones(2, dtype=torch.float64))
+    found = recovery(steps[:60], leaves[:60], wide, horizon=200)
+    assert (found.change[0], found.steps[0]) == (3, math.inf)
     first = Spikes("up", at[:1] * 0, at[:1] * 0, at[:1] * 0, torch.ones(1, dtype=torch.float64))
     assert math.isnan(recovery(steps, values, first).change[0])
 

@@ -118,3 +118,10 @@ def test_thresholds_and_shapes_that_make_no_sense_are_refused(unchecked_types):
         ps.mono_fraction(torch.eye(2), 1.5)
     with pytest.raises(ValueError, match=r"required, \(4,\), but the shape \(3,\) arrived"):
         ps.feature_states(torch.zeros(2, 4), torch.zeros(3))
+
+
+def test_a_feature_that_was_never_active_is_ignored():
+    S = torch.tensor([[1.0, 0.0], [0.4, 0.4]])
+    found = ps.feature_states(S, torch.tensor([0.9, math.nan]))
+    expected = ps.feature_states(S, torch.tensor([0.9, 0.0]))
+    assert torch.equal(found.states, expected.states)

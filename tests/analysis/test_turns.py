@@ -104,3 +104,10 @@ def test_what_cannot_be_tested_is_refused():
     path = torch.cat([still, torch.arange(30.0).clamp(max=20)[:, None] ** 2], dim=1)
     with pytest.raises(ValueError, match=r"stands still after step 20. Leave out points"):
         turning_test(gram(path.double()), window=3)
+
+
+@pytest.mark.parametrize("n_dimensions", [0, -5])
+def test_noise_of_no_dimension_is_refused(n_dimensions: int):
+    path = torch.randn(60, 10, generator=torch.Generator().manual_seed(0)).double().cumsum(0)
+    with pytest.raises(ValueError, match=f"but n_dimensions={n_dimensions} arrived"):
+        turning_test(gram(path), window=3, n_dimensions=n_dimensions, n_draws=19)

@@ -101,3 +101,10 @@ def test_what_cannot_be_whitened_is_refused():
         whitened_gram(torch.ones(6, 50), spectrum(gram(torch.ones(6, 50)), center="steps"), 0)
     with pytest.raises(ValueError, match="singular values only"):
         whitened_gram(A, spectrum(gram(A), time_vectors=False), 1)
+
+
+def test_narrow_floats_are_whitened_like_their_values():
+    A = torch.randn(20, 300, generator=torch.Generator().manual_seed(0)).bfloat16()
+    found = whitened_gram(A, spectrum(gram(A), center="steps"), 0)
+    expected = whitened_gram(A.float(), spectrum(gram(A.float()), center="steps"), 0)
+    torch.testing.assert_close(found.K, expected.K)

@@ -139,6 +139,9 @@ def test_mistakes_are_named_before_anything_is_changed(original, tmp_path):
     other = nn.Linear(3, 3)
     with pytest.raises(ValueError, match=r"'bias' of shape \(3,\) is in one of the two only"):
         fork(path, 10, other, torch.optim.AdamW(other.parameters()))
+    turned = nn.ModuleDict(dict(reversed(list(model.named_children()))))
+    with pytest.raises(ValueError, match=r"in the order recorded .* stands where '.*' was"):
+        fork(path, 10, turned, torch.optim.AdamW(turned.parameters()))
     sgd = torch.optim.SGD(model.parameters(), lr=0.1)
     with pytest.raises(ValueError, match=r"trained with AdamW, whose state.*SGD arrived"):
         fork(path, 10, model, sgd)

@@ -42,6 +42,7 @@ def one_step(model: nn.Module, optimizer: torch.optim.Optimizer, step: int) -> N
 def test_freezeout_ends_are_those_of_the_paper():
     assert freezeout_ends(5, 0.5, 1) == pytest.approx((0.5, 0.625, 0.75, 0.875, 1.0))
     assert freezeout_ends(5, 0.8)[0] == pytest.approx(0.512)
+    assert {freezeout_ends(n, t / 100)[-1] for n in range(2, 12) for t in range(1, 101)} == {1.0}
     assert freezeout_ends(5, 0.8)[2] == pytest.approx(0.9**3)
     for arguments in ((1, 0.5), (3, 0.0), (3, 1.2), (3, 0.5, 0)):
         with pytest.raises(ValueError, match="at least two stages"):
@@ -180,3 +181,32 @@ def test_groups_must_cover_every_parameter_once():
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     with pytest.raises(ValueError, match="one group for each of 3 stages, but it has 1"):
         SequentialFreezing(model, optimizer, STAGES, n_steps=10, window=2)
+
+
+def test_a_stage_is_frozen_at_the_step_that_its_share_says():
+    model = network()
+    optimizer = torch.optim.SGD(SequentialFreezing.groups(model, STAGES), lr=0.1)
+    freezing = SequentialFreezing(
+        model, optimizer, STAGES, n_steps=100, window=50, ends=(0.55, 0.7, 1.0)
+    )
+    for step in range(100):  # .55 * 100 and .7 * 100 are not whole in floating point
+        freezing.before_update(step)
+    assert freezing.frozen_at == [55, 70, None]
+
+
+def test_going_back_thaws_what_was_not_frozen_then():
+    model, optimizer, freezing, _ = trained(4, until=1, ends=(0.5, 0.75, 1.0))
+    early = copy.deepcopy(freezing.state_dict())
+    for step in range(1, 4):
+        freezing.before_update(step)
+        one_step(model, optimizer, step)
+    assert freezing.frozen_at == [2, 3, None]
+    freezing.load_state_dict(early)
+    assert freezing.frozen_at == [None, None, None]
+    assert all(p.requires_grad for p in model.parameters())
+    assert all(module.training for module in model.modules())
+    before = [p.detach().clone() for p in model.parameters()]
+    freezing.before_update(1)
+    one_step(model, optimizer, 1)
+    moved = [not torch.equal(p, b) for p, b in zip(model.parameters(), before, strict=True)]
+    assert all(moved)

@@ -109,6 +109,18 @@ def test_a_projected_update_of_adam_stays_in_the_subspace_and_is_recorded(tmp_pa
     )
 
 
+def test_updates_of_what_is_not_trained_are_ignored():
+    model = network().float()
+    model.fc1.weight.requires_grad_(False)
+    optimizer = torch.optim.SGD([model.fc1.weight, *model.fc2.parameters()], lr=0.1)
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    with transformed_updates(model, optimizer, add_noise(0.1, seed=0)):
+        model(torch.ones(1, 6)).sum().backward()
+        optimizer.step()
+    stay = {n for n, p in model.named_parameters() if torch.equal(p, before[n])}
+    assert stay == {"fc1.weight", "fc1.bias"}
+
+
 def test_noise_has_its_standard_deviation_and_draws_anew():
     noise = add_noise(0.5, seed=1)
     first, second = (noise({"w": torch.zeros(20_000)})["w"] for _ in range(2))
@@ -128,5 +140,8 @@ def test_mistakes_are_named():
         )
     with pytest.raises(ValueError, match=r"'fc1.weight' shape \(5, 6\) was required and \(30,\)"):
         transform_gradients(after_backward(), lambda g: {n: v.reshape(-1) for n, v in g.items()})
+    masked = ps.Component.from_mask("odd", torch.arange(8) % 2 == 1)
+    with pytest.raises(ValueError, match=r"the component 'odd' are required, but .* 53 entries"):
+        transform_gradients(after_backward(), keep(masked))
     with pytest.raises(ValueError, match=r"the 54 parameters of the subspace 'random'.*53 entries"):
         transform_gradients(after_backward(), keep(random_subspace(54, 2, seed=0)))

@@ -178,3 +178,14 @@ def test_fine_tuning_needs_losses_of_one_number_and_a_level():
         match=r"one number, .* but between the start and step 0 it is a tensor of shape \(3,\)",
     ):
         fine_tune_away(lambda s, b: s["w"].expand(3), LEFT, [None], level=None)
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.5, 0.9])
+def test_what_a_pull_minimises_does_not_depend_on_momentum(momentum: float):
+    start, target = ({"w": torch.tensor([w], dtype=torch.float64)} for w in (1.0, 3.0))
+    found = pulled(
+        lambda s, b: s["w"].square().sum(), start, target, [None] * 2000,
+        strength=1.0, n_pull=2000, n_release=0, lr=0.01, momentum=momentum,
+    )  # fmt: skip
+    # w² + (w − 3)² is smallest at 1.5; a proximal step keeps to it up to the learning rate.
+    assert found["w"].item() == pytest.approx(1.5, abs=0.1)

@@ -27,6 +27,14 @@ Z, POST, PRE = "blocks.0.attn.hook_z", "blocks.0.mlp.hook_post", "blocks.0.mlp.h
 OUT = "blocks.0.hook_mlp_out"
 
 
+def test_a_part_that_is_infinite_is_replaced():
+    scores = torch.tensor([[1.0, -math.inf, 2.0]])
+    part = entries("scores", [1, 2])
+    assert part.put(scores, torch.tensor([0.0, 6.0, 7.0])).tolist() == [[1.0, 6.0, 7.0]]
+    masked = part.put(torch.ones(1, 3), torch.tensor([0.0, -math.inf, 0.0]))
+    assert masked.tolist() == [[1.0, -math.inf, 0.0]]
+
+
 def random_network(n_layers: int = 1) -> PairTransformer:
     generator = torch.Generator().manual_seed(0)
     sizes = {"d_model": 8, "n_heads": 2, "d_mlp": 6, "activation": "gelu"}

@@ -18,7 +18,7 @@ from phasescope.interventions import (
     train_masked,
 )
 from phasescope.models import MLP, seeded
-from phasescope.training import EnsembleAdam, EnsembleSGD
+from phasescope.training import DecayingBiases, EnsembleAdam, EnsembleSGD
 
 OPTIMIZERS = {
     "momentum and decay": lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9, weight_decay=0.1),
@@ -314,6 +314,39 @@ def test_an_ensemble_goes_on_from_its_state():
     assert torch.equal(again.masks["w"], whole.masks["w"])
 
 
+def test_decaying_biases_go_on_where_they_were_among_masks_that_regrow():
+    def make() -> DecayingBiases:
+        mask = torch.tensor([[True, True, False, False]])
+        inner = EnsembleSGD(0.01)
+        masked = MaskedEnsemble(inner, {"w": mask}, grow="gradient", every=2, until=9)
+        return DecayingBiases(masked, 0.5, lr=0.1, until=7, name="b")
+
+    def go(optimizer: DecayingBiases, params: dict[str, torch.Tensor], n: int) -> None:
+        for _ in range(n):
+            optimizer.update(params, {name: torch.ones_like(p) for name, p in params.items()})
+
+    through, stopped = ({"w": torch.ones(1, 4), "b": torch.ones(1, 4)} for _ in range(2))
+    go(make(), through, 12)
+    first, second = make(), make()
+    go(first, stopped, 5)
+    second.load_state_dict(first.state_dict())
+    go(second, stopped, 7)
+    assert torch.equal(stopped["b"], through["b"])
+
+
+def test_regrowth_forgets_the_moments_of_its_own_tensor_only():
+    params = {"w": torch.ones(1, 4), "w.b": torch.ones(1, 4)}
+    mask = torch.tensor([[True, True, False, False]])
+    both = MaskedEnsemble(
+        EnsembleSGD(0.1, momentum=0.9), {"w": mask}, grow="gradient", every=2, until=9
+    )
+    for _ in range(2):  # the second one regrows
+        both.update(params, {name: torch.ones_like(p) for name, p in params.items()})
+    kept = {n: v for n, v in both.state_dict().items() if n.startswith("w.b")}
+    assert all(bool((v != 0).all()) for v in kept.values())
+    assert kept
+
+
 def test_bad_settings_are_refused(unchecked_types: None):
     model = MLP((6, 8, 2))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
@@ -335,6 +368,11 @@ def test_bad_settings_are_refused(unchecked_types: None):
         sparse.step()
     with pytest.raises(ValueError, match="fraction must lie between 0 and 1"):
         pruned_masks({"w": torch.ones(2)}, {"w": torch.ones(2, dtype=torch.bool)}, 1.5)
+    full = {"w": torch.ones(2, 3, dtype=torch.bool)}
+    with pytest.raises(ValueError, match=r"of shape \(2, 3\) is required .* has shape \(3, 2\)"):
+        pruned_masks({"w": torch.ones(2, 3)}, full, 0.5, scores={"w": torch.ones(3, 2)})
+    with pytest.raises(ValueError, match="scope must be 'global' or 'tensor', but 'layer'"):
+        pruned_masks({"w": torch.ones(2, 3)}, full, 0.5, scope="layer")
     with pytest.raises(ValueError, match="kept must lie between 0 and 1"):
         random_masks({"w": (2,)}, 20, torch.Generator())
     with pytest.raises(ValueError, match="n must lie between 0 and the 1 weights"):

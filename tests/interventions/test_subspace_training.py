@@ -182,3 +182,16 @@ def test_a_least_squares_problem_of_known_dimension_needs_exactly_that():
     found = intrinsic_dimension(fall, 1.0, range(1, needed + 1), share=1 - 1e-9)
     assert found.dimension == needed
     assert found.below == needed - 1
+
+
+def test_a_layer_that_is_used_twice_leaves_a_module_that_can_be_saved_and_copied():
+    layer = nn.Linear(3, 3)
+    model = nn.Sequential(layer, nn.Tanh(), layer)
+    inside = InSubspace(model, random_subspace(12, 2, seed=0))
+    x = torch.ones(2, 3)
+    names = set(inside.state_dict())
+    torch.testing.assert_close(inside(x), model(x))
+    inside(x).sum().backward()
+    assert set(inside.state_dict()) == names
+    assert not any(value.requires_grad for name, value in inside.inner.state_dict().items())
+    torch.testing.assert_close(copy.deepcopy(inside)(x), model(x))

@@ -43,7 +43,8 @@ def attention(block: Mapping[str, Tensor], x: Tensor, model: PairTransformer) ->
             future = torch.triu(torch.ones(positions, positions), 1).bool()
             scores = scores.masked_fill(future, -math.inf)
         rate = model.shape.attention_rate
-        pattern = rate * torch.softmax(scores, -1) + (1 - rate)
+        # Of what lies behind there is none, whatever the rate.
+        pattern = rate * torch.softmax(scores, -1) + (1 - rate) * (scores > -math.inf).to(x.dtype)
         out = out + pattern @ v @ block["attn.W_O"][head]
     return out
 

@@ -213,6 +213,16 @@ def test_files_that_nothing_can_read_are_refused(tmp_path: Path, name: str, cont
         load_grokking_checkpoint(tmp_path / name)
 
 
+def test_a_network_in_float64_keeps_its_digits(tmp_path: Path):
+    model = small().double()
+    with torch.no_grad():
+        model.W_E.add_(1e-12)
+    save_pair_transformer(model, tmp_path / "model.safetensors")
+    again = load_grokking_checkpoint(tmp_path / "model.safetensors")
+    assert again.W_E.dtype == torch.float64
+    assert torch.equal(again.W_E, model.W_E)
+
+
 def test_a_folder_is_refused(tmp_path: Path):
     with pytest.raises(ValueError, match=r"must be a file .* it is a folder. Name the file in it"):
         load_grokking_checkpoint(tmp_path)

@@ -68,6 +68,16 @@ def test_what_are_no_pairs_of_operands_is_refused(
             ensemble.from_tables(tables, pairs)
 
 
+def test_members_of_an_ensemble_in_float64_are_in_float64():
+    ensemble = PairEnsemble([member(0), member(1)]).double()
+    with torch.no_grad():
+        ensemble.vector += 1e-12
+    model = ensemble.member(1)
+    assert {p.dtype for p in model.parameters()} == {torch.float64}
+    own = torch.cat([p.flatten() for p in model.parameters() if p.requires_grad])
+    assert torch.equal(own, ensemble.vector[1])
+
+
 def test_models_of_different_shapes_are_refused():
     with pytest.raises(ValueError, match="at least one model, but none"):
         PairEnsemble([])

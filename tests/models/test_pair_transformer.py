@@ -42,6 +42,7 @@ def gradients(model: PairTransformer, logits: Tensor) -> dict[str, Tensor]:
         {"init": "pizza", "attention_rate": 0.3},
         {"init": "pizza", "all_biases": True, "activation": "gelu"},
         {"init": "pizza", "causal": True},
+        {"attention_rate": 0.3, "causal": True},
     ],
 )
 def test_logits_and_gradients_are_those_of_the_full_pass(
@@ -55,6 +56,17 @@ def test_logits_and_gradients_are_those_of_the_full_pass(
     for name, gradient in wanted.items():
         scale = float(gradient.abs().max()) + 1e-3
         assert float((found[name] - gradient).abs().max()) < 1e-12 * scale, name
+
+
+def test_a_causal_network_does_not_look_ahead_whatever_its_attention_rate(
+    build: Callable[..., PairTransformer],
+):
+    model = build(n_layers=2, attention_rate=0.5, causal=True).double()
+    seen: dict[str, Tensor] = {}
+    model(torch.tensor([[1, 2], [1, 3]]), hook=seen.__setitem__)
+    pattern = seen["blocks.0.attn.hook_pattern"]
+    assert float(pattern.triu(1).detach().abs().max()) == 0
+    torch.testing.assert_close(pattern[..., 0, 0], torch.ones_like(pattern[..., 0, 0]))
 
 
 @pytest.mark.parametrize("activation", NAMES)

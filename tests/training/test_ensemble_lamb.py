@@ -136,6 +136,20 @@ def test_training_goes_on_from_a_state_as_if_it_had_not_stopped(make):
         assert torch.equal(stopped[name], value)
 
 
+@pytest.mark.parametrize("make", [EnsembleLAMB, EnsembleAdam, EnsembleSGD])
+def test_a_state_of_before_the_first_step_has_no_moments(make):
+    params, again = start(), start()
+    optimizer = make(0.1)
+    fresh = optimizer.state_dict()
+    optimizer.update(params, {name: -5 * torch.ones_like(p) for name, p in params.items()})
+    optimizer.load_state_dict(fresh)
+    params = start()
+    for rule, theta in ((optimizer, params), (make(0.1), again)):
+        rule.update(theta, {name: torch.ones_like(p) for name, p in theta.items()})
+    for name, value in again.items():
+        assert torch.equal(params[name], value)
+
+
 def test_what_is_wrong_is_said(unchecked_types):
     with pytest.raises(ValueError, match="largest_norm must be finite and not negative"):
         EnsembleLAMB(0.1, largest_norm=-1.0)

@@ -182,6 +182,15 @@ def test_progress_ends_at_one_and_zero_steps_give_the_first_loss():
             lambda: train_ensemble({"a": torch.ones(2, 1)}, lambda p, s: p, EnsembleSGD(0.1), -1),
             "n_steps must not be negative",
         ),
+        (
+            lambda: train_ensemble(
+                {"w": torch.ones(2, 1)},
+                ensemble_gradients(lambda p, s: p["w"].square().mean()),
+                EnsembleSGD(0.1),
+                1,
+            ),
+            r"a tensor of shape \(2,\), but its shape is \(\)",
+        ),
     ],
 )
 def test_what_is_wrong_is_said(call, message, unchecked_types):

@@ -448,3 +448,47 @@ def test_accuracy_is_that_of_the_first_of_the_largest_outputs(n_seeds: int | Non
         _, accuracy = full_batch._measure(lambda x, y=outputs: y, labels, labels, squared_error)
         expected = (outputs.argmax(-1) == labels).double().mean(-1)
         assert torch.equal(accuracy, expected)
+
+
+def test_rows_with_nan_do_not_hide_ties_in_other_seeds():
+    outputs = torch.zeros(2, 4, 3)  # all tied: the first class is the answer
+    outputs[1] = math.nan
+    labels = torch.tensor([0, 1, 0, 2])
+    _, accuracy = full_batch._measure(lambda x: outputs, labels, labels, squared_error)
+    assert accuracy[0] == 0.5
+
+
+def test_the_test_set_is_measured_in_evaluation_mode_and_changes_nothing():
+    class Normalised(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm, self.drop = torch.nn.BatchNorm1d(2), torch.nn.Dropout(0.5)
+            self.linear = torch.nn.Linear(2, 7)
+
+        def forward(self, pairs: Tensor) -> Tensor:
+            return self.linear(self.drop(self.norm(pairs.float())))
+
+    torch.manual_seed(0)
+    model, optimizer = Normalised(), None
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+    train = (torch.zeros(8, 2, dtype=torch.int64), torch.zeros(8, dtype=torch.int64))
+    test = (torch.full((8, 2), 6), torch.zeros(8, dtype=torch.int64))
+    losses = []
+
+    def note(step: int, metrics: dict[str, Tensor]) -> None:
+        losses.append(float(metrics["test_loss"]))
+        assert model.training
+
+    train_full_batch(model, optimizer, train, test, 5, on_step=note)
+    assert float(model.norm.running_mean.abs().max()) == 0  # of the training set
+    model.eval()
+    with torch.no_grad():
+        expected = float(cross_entropy_float64(model(test[0]), test[1]).mean())
+    assert losses[-1] == pytest.approx(expected)
+
+
+def test_a_recorder_does_not_take_an_ensemble_with_decay_for_one_without(tmp_path: Path):
+    ensemble = PairEnsemble([small(0), small(1)])
+    optimizer = EnsembleSteps(ensemble, EnsembleAdam(0.1, weight_decay=1.0, decoupled=True))
+    with pytest.raises(ValueError, match="decay"):
+        ps.Recorder(tmp_path / "r", ensemble, optimizer, save={"decay": ps.every(1)}).attach()

@@ -224,6 +224,11 @@ def test_accuracy_of_nothing_is_refused(n: int, batch_size: int):
         )
 
 
+def test_accuracy_needs_one_label_for_each_sample(unchecked_types: None):
+    with pytest.raises(ValueError, match=r"shape \(4, 4\) and the labels \(4, 1\)"):
+        accuracy(nn.Identity(), torch.eye(4), torch.arange(4)[:, None])
+
+
 def test_an_mlp_learns_the_real_digits():
     digits, held_out = load_digits_images("train"), load_digits_images("test")
     model = seeded(lambda: MLP((64, 32, 10)), 0)

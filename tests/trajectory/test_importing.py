@@ -215,3 +215,15 @@ def test_a_hundred_checkpoints_of_a_hundred_million_parameters_fit_in_two_gigaby
 def test_checkpoints_are_a_sequence(tmp_path, nothing):
     with pytest.raises(ValueError, match="one file or folder or more is required, such as"):
         ps.import_checkpoints(nothing, tmp_path / "run")
+
+
+def test_given_steps_go_to_files_in_the_order_of_their_numbers(tmp_path: Path):
+    for epoch in (1, 2, 10, 11):
+        torch.save({"w": torch.full((2,), float(epoch))}, tmp_path / f"epoch_{epoch}.pt")
+    found = find_checkpoints([tmp_path], steps=[100, 200, 1000, 1100])
+    assert [(c.step, c.path.stem) for c in found] == [
+        (100, "epoch_1"),
+        (200, "epoch_2"),
+        (1000, "epoch_10"),
+        (1100, "epoch_11"),
+    ]

@@ -76,7 +76,8 @@ def direction_changes(
     for t in range(matrix.n_steps):
         row = matrix.A[t : t + 1, start:stop]
         row = torch.from_numpy(np.asarray(row)) if not isinstance(row, Tensor) else row
-        now = row.detach().cpu().double().view(shape).movedim(axis, 0).flatten(1)
+        now = row.detach().cpu().double().view(shape).movedim(axis, 0)
+        now = now.reshape(len(now), -1)
         if before is not None:
             found.append((U @ (now - before)).norm(dim=1))
         before = now

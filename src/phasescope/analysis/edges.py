@@ -84,18 +84,22 @@ def noise_edges(variances: Float[Tensor, " P"], n_steps: int) -> NoiseEdges:
         )
     unit = float(values[0])
     values, weights = _histogram(values[values > 0] / unit)
-    n_outliers = 0
-    while n_outliers < min(_SINGLE, len(values) - 1) and weights[n_outliers] == 1:
+    apart: list[bool] = []
+    # What stands apart is the smaller part.
+    n_loud = min(_SINGLE, len(values) - 1, (float(weights.sum()) - 1) // 2)
+    while len(apart) < n_loud and weights[len(apart)] == 1:
         # A parameter stands apart if the spectrum of the quieter ones ends before it: if their z
-        # still rises at its m.
-        loud, rest = values[n_outliers], slice(n_outliers + 1, None)
-        if values[rest][0] == loud or _slope(-1 / loud, values[rest], weights[rest], n_steps) <= 0:
-            break
-        n_outliers += 1
-    others = values[n_outliers:], weights[n_outliers:]
-    bulk = upper = _upper(*others, n_steps)
+        # still rises at its m. Of several of about one variance only the last does.
+        loud, rest = values[len(apart)], slice(len(apart) + 1, None)
+        is_louder = bool(values[rest][0] < loud)
+        apart.append(is_louder and _slope(-1 / loud, values[rest], weights[rest], n_steps) > 0)
+    n_outliers = max((i + 1 for i, is_apart in enumerate(apart) if is_apart), default=0)
+    bulk = upper = _upper(values[n_outliers:], weights[n_outliers:], n_steps)
     if n_outliers:
-        upper = max(bulk, _edge(-1 / values[0], *others, n_steps))
+        # The loudest alone, or a spectrum of several.
+        n_alone = apart.index(False) if False in apart else len(apart)
+        quieter = values[n_alone:], weights[n_alone:], n_steps
+        upper = max(bulk, _edge(-1 / values[0], *quieter) if n_alone else _upper(*quieter))
     n_columns = float(weights.sum())
     lower = _lower(values, weights, n_steps) if n_columns > n_steps else 0.0
     scale = math.sqrt(unit)

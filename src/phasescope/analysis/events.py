@@ -92,7 +92,8 @@ def event_distance(
         The mean distance, its null and its p-value.
 
     Raises:
-        ValueError: There are no times or no events, or an event lies outside the span.
+        ValueError: There are no times or no events, a time is not finite, or an event lies outside
+            the span.
 
     Example:
         >>> found = event_distance([100.0, 2000.0], [110.0, 1900.0], within=(10, 4000))
@@ -105,6 +106,11 @@ def event_distance(
         raise ValueError(
             "times, events and a span of positive steps are required, but there are "
             f"{len(at)} times, {len(events)} events and the span {within}."
+        )
+    if not bool(at.isfinite().all()):
+        raise ValueError(
+            f"all times must be finite, but {int((~at.isfinite()).sum())} of {len(at)} are not. "
+            "Leave out those of what did not happen."
         )
     if outside := [event for event in events if not low <= event <= high]:
         raise ValueError(

@@ -226,7 +226,7 @@ def flip_rank_test(
     deflated_mean = residual_surrogates is not surrogates and center in ("steps", "both")
     level = (n_surrogates - order + 1) / (n_surrogates + 1)
     return FlipRankTest(
-        rank, first_rank, whole.S, thresholds, surrogates.median(0).values, surrogates,
+        rank, first_rank, whole.S, thresholds, surrogates.quantile(0.5, dim=0), surrogates,
         residual_surrogates, deflated, deflated_mean, converged, rule, level, whole.steps, center,
         normalize, equalize, whole.n_columns, seed,
     )  # fmt: skip

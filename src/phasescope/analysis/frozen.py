@@ -50,7 +50,7 @@ class FrozenComparison:
     @property
     def excess(self) -> dict[str, float]:
         """Each statistic minus the median of its null: what training adds or takes."""
-        return {name: v - float(self.null[name].median()) for name, v in self.observed.items()}
+        return {name: v - float(self.null[name].quantile(0.5)) for name, v in self.observed.items()}
 
     @property
     def p(self) -> dict[str, float]:
@@ -159,7 +159,7 @@ def compare_with_frozen(
         name: torch.tensor([float(statistic(S)) for S in spectra], dtype=torch.float64)
         for name, statistic in statistics.items()
     }
-    median = torch.stack(spectra).median(0).values
+    median = torch.stack(spectra).quantile(0.5, dim=0)
     return FrozenComparison(observed, null, median, whole.steps, center, normalize, match_norms)
 
 

@@ -158,7 +158,8 @@ def gradient_statistics(
         by_part[part] = torch.cat([x.sum(1) for x in _products(coordinates).values()]).cpu()
     table = torch.stack([by_part[name] for name in parts.names])
     S = dict(zip(lengths, table.split(list(lengths.values()), 1), strict=True))
-    check_sums(S["gradients"], steps, parts.names)
+    for name in matrices:
+        check_sums(S[name], steps, parts.names)
     return _statistics(parts.names, parts.sizes, steps, S)
 
 

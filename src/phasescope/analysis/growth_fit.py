@@ -16,7 +16,7 @@ from torch import Tensor
 
 from phasescope.analysis.growth import balanced_growth
 
-# Logarithms of rate x span, λ / (s - λ), w0 / s and p0 / s: wider than any series can tell apart.
+# Logarithms of rate x span, λ / (s - λ), w0 / s and p0 / s: wider than most series can tell apart.
 _LOW, _HIGH = (-2.0, -12.0, -25.0, -12.0), (8.0, 2.0, 0.0, 4.0)
 
 
@@ -103,7 +103,8 @@ def compare_growth(
     x, z = (t - t[0]) / span, y / height
     logistic = _least_squares(_logistic, _logistic_starts(x, z), x, z)
     # The law starts from the logistic too, which it contains: so it never ends up worse.
-    law = _least_squares(_rank_one, _rank_one_starts(logistic), x, z)
+    bounds = _rank_one_bounds(logistic)
+    law = _least_squares(_rank_one, _rank_one_starts(logistic, bounds), x, z, bounds)
     n = _independent(_rank_one(law, x) - z)
     ceiling, rate, midpoint = logistic
     named_logistic = {
@@ -174,10 +175,27 @@ def _unpacked(theta: np.ndarray) -> tuple[float, float, float, float, float]:
     return float(theta[0]), float(rate), float(decay / (1 + decay)), float(w0), float(p0)
 
 
-def _rank_one_starts(logistic: np.ndarray) -> list[np.ndarray]:
+Bounds = tuple[np.ndarray, np.ndarray]
+
+
+def _rank_one_bounds(logistic: np.ndarray) -> Bounds:
+    """Of all parameters but the ceiling, wide enough for this logistic."""
+    _, rate, midpoint = logistic
+    low, high = np.array(_LOW), np.array(_HIGH)
+    # A late and sharp rise starts from less than any other.
+    low[2] = min(low[2], 1.5 * _start_of(rate, midpoint))
+    low[0], high[0] = min(low[0], rate - 1), max(high[0], rate + 1)
+    return low, high
+
+
+def _start_of(rate: float, midpoint: float) -> float:
+    """Logarithm of w0 / s at which the law is a logistic, w0 = s / (1 + exp(rate * midpoint))."""
+    return -float(np.exp(rate)) * midpoint
+
+
+def _rank_one_starts(logistic: np.ndarray, bounds: Bounds) -> list[np.ndarray]:
     ceiling, rate, midpoint = logistic
-    # A logistic with this midpoint starts from w0 = s / (1 + exp(rate * midpoint)).
-    w0 = -np.exp(rate) * midpoint
+    w0 = _start_of(rate, midpoint)
     starts = [np.array([ceiling, rate, _LOW[1], w0, _LOW[3]])]
     starts += [
         np.array([ceiling, rate - 0.3, decay, w0 * share, p0])
@@ -188,19 +206,23 @@ def _rank_one_starts(logistic: np.ndarray) -> list[np.ndarray]:
             (0.0, 0.6, 1.0),
         )
     ]
-    return [np.concatenate([start[:1], np.clip(start[1:], _LOW, _HIGH)]) for start in starts]
+    return [np.concatenate([start[:1], np.clip(start[1:], *bounds)]) for start in starts]
 
 
 def _least_squares(
-    curve: Curve, starts: list[np.ndarray], x: np.ndarray, z: np.ndarray
+    curve: Curve,
+    starts: list[np.ndarray],
+    x: np.ndarray,
+    z: np.ndarray,
+    bounds: Bounds | None = None,
 ) -> np.ndarray:
     from scipy.optimize import least_squares
 
-    bounds: Any = (-np.inf, np.inf)
-    if curve is _rank_one:
-        bounds = (-np.inf, *_LOW), (np.inf, *_HIGH)
+    within: Any = (-np.inf, np.inf)
+    if bounds is not None:
+        within = (-np.inf, *bounds[0]), (np.inf, *bounds[1])
     fits = [
-        least_squares(lambda theta: curve(theta, x) - z, start, bounds=bounds, max_nfev=200)
+        least_squares(lambda theta: curve(theta, x) - z, start, bounds=within, max_nfev=200)
         for start in starts
     ]
     return min(fits, key=lambda fit: fit.cost).x

@@ -129,7 +129,7 @@ def path_walk_null(
     # Of independent signs the products of different increments cancel.
     expected = K.diagonal().diag().cumsum(0).cumsum(1)
     vectors = expected_time_vectors(expected, center, k)
-    return WalkNull(values.median(0).values, values, vectors, gram.steps[rows], center, False)
+    return WalkNull(values.quantile(0.5, dim=0), values, vectors, gram.steps[rows], center, False)
 
 
 def path_p_values(spectrum: Spectrum, null: WalkNull) -> Float64[Tensor, " k"]:

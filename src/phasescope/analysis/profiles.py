@@ -31,7 +31,7 @@ class ProfileStatistic:
     null_sd: Float64[Tensor, " n"]
     """Standard deviation over the permutations."""
     p: Float64[Tensor, " n"]
-    """Two-sided permutation p-value, at least 1 / (R + 1)."""
+    """Two-sided permutation p-value, at least 2 / (R + 1)."""
 
     @property
     def z(self) -> Float64[Tensor, " n"]:

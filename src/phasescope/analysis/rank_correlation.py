@@ -24,7 +24,8 @@ class RankCorrelation:
     rho: float
     """Spearman's correlation of ranks, between -1 and 1."""
     low: float | None
-    """Lower end of the 95 % interval; None for fewer than ten things, too few for one."""
+    """Lower end of the 95 % interval; None for fewer than ten things, too few for one, and for a
+    coefficient of ±1, where it has no width."""
     high: float | None
     """Upper end."""
     p: float
@@ -102,9 +103,9 @@ def rank_correlation(
     null = ranks[1][orders] @ ranks[0]
     as_extreme = int((null.abs() >= abs(rho) - 1e-9).sum())
     low = high = None
-    if n >= 10:
+    if n >= 10 and abs(rho) < 1 - 1e-12:
         reach = 1.959964 * math.sqrt((1 + rho**2 / 2) / (n - 3))
-        centre = math.atanh(max(-1 + 1e-12, min(1 - 1e-12, rho)))
+        centre = math.atanh(rho)
         low, high = math.tanh(centre - reach), math.tanh(centre + reach)
     return RankCorrelation(rho, low, high, (as_extreme + extra) / (len(orders) + extra), n)
 

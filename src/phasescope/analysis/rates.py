@@ -90,9 +90,13 @@ def s_curves(
     used = ~reached[..., :-window]
     spans = times[window:] - times[:-window]
     rates = (loss[..., :-window].log() - loss[..., window:].log()) / spans
+    # The last one is infinite where the loss is 0 at the floor.
+    used &= ~(reached[..., window:] & ~rates.isfinite())
     sound = (rates.isfinite() | ~used).all(-1) & used.any(-1)
     rates = torch.where(used, rates, -math.inf)
-    clamped = rates.maximum(_SLOWEST * rates.amax(-1, keepdim=True))
+    fastest = rates.amax(-1, keepdim=True)
+    # A loss that never falls has one rate, of whatever size.
+    clamped = torch.where(fastest > 0, rates.maximum(_SLOWEST * fastest), 1.0)
     slowest = torch.where(used, clamped, math.inf).cummin(-1).values
     s_ratio, place = torch.where(used, clamped / slowest, 0.0).max(-1)
     reached_rate = clamped.gather(-1, place.unsqueeze(-1))

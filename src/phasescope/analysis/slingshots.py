@@ -39,7 +39,7 @@ class Slingshots:
     def period(self) -> float:
         """Median number of steps from one to the next; NaN with fewer than two."""
         gaps = self.spikes.peak.diff().double()
-        return float(gaps.median()) if len(gaps) else float("nan")
+        return float(gaps.quantile(0.5)) if len(gaps) else float("nan")
 
 
 def find_slingshots(
@@ -90,9 +90,9 @@ def find_slingshots(
     References:
         Thilak et al. (2022), "The slingshot mechanism", arXiv:2206.04817, section 3.
     """
-    if not 1 <= window < len(loss) // 2 or not noise_factor > 0:
+    if not 1 <= window < len(loss) / 3 or not noise_factor > 0:
         raise ValueError(
-            f"window must be shorter than half of the {len(loss)} evaluations and noise_factor "
+            f"window must be shorter than a third of the {len(loss)} evaluations and noise_factor "
             f"positive, but they are {window} and {noise_factor}."
         )
     if len(norm) != len(loss) or not bool((norm > 0).all() & norm.isfinite().all()):

@@ -131,7 +131,7 @@ def find_spikes(
         start = 0 if around[: peak + 1].all() else start
         end = peak + int((~around[peak:]).argmax()) - 1
         end = len(excess) - 1 if around[peak:].all() else end
-        if found and start <= found[-1][2]:  # one spike: the higher extreme counts
+        while found and start <= found[-1][2]:  # one spike: the higher extreme counts
             before = found.pop()
             peak = max(peak, before[1], key=lambda i: excess[i])
             start, end = min(start, before[0]), max(end, before[2])
@@ -269,11 +269,14 @@ def recovery(
             rows.append((base, np.nan, np.nan, np.nan))
             continue
         deviations = y[during] - base
-        change = deviations[np.abs(deviations).argmax()]
+        extreme = np.abs(deviations).argmax()
+        change = deviations[extreme]
         later = (t > end) & (t <= end + horizon)
         complete = t[-1] >= end + horizon
         left = y[later] - base
-        back = np.flatnonzero(np.abs(left) <= 0.1 * np.abs(change))
+        # Before its extreme the curve has not come back: it has not left yet.
+        is_back = (np.abs(left) <= 0.1 * np.abs(change)) & (t[later] >= t[during[extreme]])
+        back = np.flatnonzero(is_back)
         time = t[later][back[0]] - end if len(back) else (np.inf if complete else np.nan)
         lasting = left[-1] if complete and len(left) else np.nan
         rows.append((base, change, lasting, time))

@@ -199,7 +199,8 @@ def feature_states(
     Args:
         S: Single-feature activations.
         explained: Share of the variance of each feature that the output explains, on data; zero or
-            less for the zero predictor. See `explained_share`.
+            less for the zero predictor; a feature with NaN, which was never active, is ignored. See
+            `explained_share`.
         threshold: Of the selectivity of monosemantic neurons.
         represented: Share of variance below which a feature counts as ignored.
 
@@ -224,7 +225,7 @@ def feature_states(
     strongest = S.argmax(-1)
     counts = torch.zeros(explained.shape, dtype=torch.int64, device=S.device)
     counts.scatter_add_(-1, strongest, mono.long())
-    poly_or_ignored = torch.where(explained < represented, IGNORED, POLY)
+    poly_or_ignored = torch.where(explained >= represented, POLY, IGNORED)
     return FeatureStates(torch.where(counts > 0, MONO, poly_or_ignored), counts)
 
 

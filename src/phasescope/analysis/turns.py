@@ -194,6 +194,11 @@ def turning_test(
             f"2 * window + 3 points, but n_draws={n_draws}, level={level}, k={k}, window={window} "
             f"and {n} points arrived."
         )
+    if n_dimensions is not None and not n_dimensions >= 1:
+        raise ValueError(
+            f"noise has at least one dimension, but n_dimensions={n_dimensions} arrived. Leave it "
+            "out to have it estimated."
+        )
     whole = spectrum(gram, center="steps")
     check_resolved(whole, k)
     points = whole.time_vectors[:, :k] * whole.S[:k]
@@ -204,7 +209,7 @@ def turning_test(
             "a trajectory must move between its points, but it stands still after step "
             f"{int(moved.steps[scales <= 0][0])}. Leave out points that repeat."
         )
-    d = float(n_dimensions or _noise_dimension(moved))
+    d = float(_noise_dimension(moved) if n_dimensions is None else n_dimensions)
     walks, null_shares = _walks(scales, k, d, n_draws, seed)
     bends, null_bends = _bends(points, window), _bends(walks, window)
     z = _beside_the_others(torch.cat([bends[None], null_bends]))

@@ -203,7 +203,7 @@ def walk_null(
         )
         draws = draws[:, : min(len(K), n_dimensions)]
     vectors = expected_time_vectors(K, center, draws.shape[1])
-    return WalkNull(draws.median(0).values, draws, vectors, steps.clone(), center, False)
+    return WalkNull(draws.quantile(0.5, dim=0), draws, vectors, steps.clone(), center, False)
 
 
 def wishart_factor(

@@ -155,7 +155,7 @@ class _ScaledColumns:
     def __getitem__(self, key: tuple[slice, slice]) -> np.ndarray:
         which, columns = key
         part = self._A[:, columns]
-        part = part.detach().cpu() if isinstance(part, Tensor) else part
+        part = part.detach().cpu().double() if isinstance(part, Tensor) else part
         values = np.asarray(part, dtype=np.float64)[self._rows[which]] * self._columns[columns]
         if self._scale is not None:
             values *= self._scale.numpy()[which, None]

@@ -59,8 +59,13 @@ class Descent:
         return value
 
     def pull(self, target: dict[str, Tensor], strength: float) -> None:
-        """A proximal step towards a target, stable at any strength."""
-        share = 2 * self.lr * strength / (1 + 2 * self.lr * strength)
+        """A proximal step towards a target, stable at any strength.
+
+        It is taken with the rate that momentum gives to a lasting gradient, lr / (1 − momentum), so
+        that what is minimised together is the loss plus strength ‖θ − target‖².
+        """
+        pull = 2 * self.lr / (1 - self.momentum) * strength
+        share = pull / (1 + pull)
         with torch.no_grad():
             for name, p in self.theta.items():
                 p.lerp_(target[name], share)

@@ -98,7 +98,7 @@ class MaskedEnsemble:
             kept = torch.stack([k for k, _ in parts])
             theta.masked_fill_(~kept, 0)
             for key, value in state.items():
-                if key.startswith(f"{name}.") and value.shape == theta.shape:
+                if key.rpartition(".")[0] == name and value.shape == theta.shape:
                     state[key] = value * kept
             self.masks[name] = torch.stack([new for _, new in parts])
         self.optimizer.load_state_dict(state)

@@ -111,6 +111,14 @@ def _check_same(
             f"a model with the {len(recorded.names)} parameters recorded in {path} is required, "
             f"but {name!r} of shape {shape} is in one of the two only. Build the model as it was."
         )
+    if recorded != given:
+        name, other = next(
+            (a, b) for a, b in zip(recorded.names, given.names, strict=True) if a != b
+        )
+        raise ValueError(
+            f"the parameters must come in the order recorded in {path}, by which the optimizer's "
+            f"state is kept, but {other!r} stands where {name!r} was. Build the model as it was."
+        )
     if info["optimizer"] != type(optimizer).__name__:
         raise ValueError(
             f"{path} was trained with {info['optimizer']}, whose state a fork takes over, but "

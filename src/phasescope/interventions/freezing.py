@@ -41,7 +41,9 @@ def freezeout_ends(n_stages: int, first: float, power: int = 3) -> tuple[float, 
             "at least two stages, a first share in (0, 1] and a power of at least 1 are required, "
             f"but they are {n_stages}, {first} and {power}."
         )
-    return tuple((first + (1 - first) * i / (n_stages - 1)) ** power for i in range(n_stages))
+    shares = [i / (n_stages - 1) for i in range(n_stages)]
+    # So written the last one is 1 to the last bit.
+    return tuple((first * (1 - share) + share) ** power for share in shares)
 
 
 def settled(movement: Sequence[float], *, tolerance: float = 0.1, patience: int = 3) -> int | None:
@@ -160,6 +162,7 @@ class SequentialFreezing:
             )
         self._model, self._optimizer = model, optimizer
         self._modules = [[model.get_submodule(n) for n in stage.split()] for stage in stages]
+        self._trained = {id(p) for p in model.parameters() if p.requires_grad}
         self._n_steps, self._window = n_steps, window
         self._ends, self._cosine, self._when_settled = ends, cosine, when_settled
         self._tolerance, self._patience = tolerance, patience
@@ -217,7 +220,9 @@ class SequentialFreezing:
                 while self.n_frozen < len(self._modules) - 1 and self._is_settled(self.n_frozen):
                     self._freeze(self.n_frozen, step)
         for i, end in enumerate(self._ends):
-            if self.frozen_at[i] is None and end < 1 and step >= end * self._n_steps:
+            # A product such as .55 · 100 may lie above its whole number by rounding.
+            due = math.ceil(end * self._n_steps * (1 - 1e-12))
+            if self.frozen_at[i] is None and end < 1 and step >= due:
                 self._freeze(i, step)
         for i, group in enumerate(self._optimizer.param_groups):
             if self.frozen_at[i] is None:
@@ -244,7 +249,8 @@ class SequentialFreezing:
         if self._before:
             for i, (a, b) in enumerate(zip(self._before, now, strict=True)):
                 if self.frozen_at[i] is None and self._rates[i] > 0:
-                    change = (b.double() - a.double()).norm() / b.double().norm()
+                    # A checkpoint may have brought what was before from another device.
+                    change = (b.double() - a.to(b.device).double()).norm() / b.double().norm()
                     self.movement[i].append(float(change) / self._rates[i])
         self._before, self._rates = now, [0.0] * len(now)
 
@@ -278,13 +284,19 @@ class SequentialFreezing:
         }
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Take a state back; stages that were frozen then are frozen now.
+        """Take a state back; the stages that were frozen then are frozen now, and no others.
 
         Args:
             state_dict: What `state_dict` returned.
         """
+        before = zip(self.frozen_at, state_dict["frozen_at"], strict=True)
+        thawed = [i for i, (now, then) in enumerate(before) if now is not None and then is None]
         self.frozen_at = list(state_dict["frozen_at"])
         self.movement = [list(row) for row in state_dict["movement"]]
         self._rates = list(state_dict["rates"])
         self._before = list(state_dict["before"])
+        for module in (module for i in thawed for module in self._modules[i]):
+            module.train(self._model.training)
+            for parameter in module.parameters():
+                parameter.requires_grad_(id(parameter) in self._trained)
         self._keep_frozen()

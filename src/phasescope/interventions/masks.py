@@ -49,8 +49,8 @@ def pruned_masks(
         New masks.
 
     Raises:
-        ValueError: The fraction is not between 0 and 1, shapes do not fit, or what is left has
-            entries that are no numbers.
+        ValueError: The fraction is not between 0 and 1, the scope is another word, shapes do not
+            fit, or what is left has entries that are no numbers.
 
     Example:
         >>> weights = {"w": torch.tensor([0.5, -3.0, 2.0, -0.1])}
@@ -62,8 +62,11 @@ def pruned_masks(
     """
     if not 0 <= fraction <= 1:
         raise ValueError(f"fraction must lie between 0 and 1, but it is {fraction}.")
+    if scope not in ("global", "tensor"):
+        raise ValueError(f"scope must be 'global' or 'tensor', but {scope!r} arrived.")
     check_masks(weights, masks)
     given = weights if scores is None else scores
+    check_masks(given, masks)
     flat = {n: given[n].detach().abs().flatten() for n in masks}
     if scores is not None:
         flat = {n: given[n].detach().flatten() for n in masks}

@@ -31,7 +31,9 @@ class Part:
             value: What the rest is from.
             own: The new part, such as ``take(other)``; it may be one row for all inputs.
         """
-        return value - self.take(value) + own
+        taken = self.take(value)
+        # Of what is all the part's nothing is left, also where it is infinite, as masked scores.
+        return torch.where(value == taken, 0.0, value - taken) + own
 
 
 def entries(site: str, index: int | Sequence[int], *, axis: int = -1, name: str = "") -> Part:

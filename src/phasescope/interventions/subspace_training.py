@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from phasescope.components.subspace import Subspace
-from phasescope.interventions.weights import flat_weights, without_parameters
+from phasescope.interventions.weights import flat_weights, parameter_places, without_parameters
 from phasescope.parameters import ParameterTable
 
 
@@ -58,6 +58,7 @@ class InSubspace(nn.Module):
         self.table = ParameterTable.from_module(model)
         check_subspace(self.table, subspace)
         start = flat_weights(model)
+        self._places = parameter_places(model)
         self._names = tuple(name for name, _ in model.named_parameters())
         self.inner = without_parameters(model)
         self.register_buffer("start", start)
@@ -73,9 +74,10 @@ class InSubspace(nn.Module):
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """What the model returns at the present weights; buffers are updated as in the model."""
-        values = self.table.unflatten(self.weights()).values()
-        named = dict(zip(self._names, values, strict=True))
-        return torch.func.functional_call(self.inner, named, args, kwargs)
+        tensors = self.table.unflatten(self.weights()).values()
+        values = dict(zip(self._names, tensors, strict=True))
+        named = {place: values[name] for place, name in self._places.items()}
+        return torch.func.functional_call(self.inner, named, args, kwargs, tie_weights=False)
 
 
 @dataclass(frozen=True)

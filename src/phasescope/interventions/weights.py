@@ -49,15 +49,8 @@ class AtWeights(nn.Module):
         self.table = ParameterTable.from_module(model)
         check_length(self.table, weights)
         self.weights = weights
-        first = {id(parameter): name for name, parameter in model.named_parameters()}
-        # Every place once, also where one module has several names: torch's own way of tying would
-        # swap such a place twice, and put the wrong tensor back.
-        self._places = {
-            f"{prefix}.{name}".lstrip("."): first[id(parameter)]
-            for prefix, module in model.named_modules()
-            for name, parameter in module.named_parameters(recurse=False, remove_duplicate=False)
-        }
-        self._names = tuple(first.values())
+        self._places = parameter_places(model)
+        self._names = tuple(name for name, _ in model.named_parameters())
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """What the model returns at these weights."""
@@ -65,6 +58,28 @@ class AtWeights(nn.Module):
         named = {place: values[name] for place, name in self._places.items()}
         named |= {name: buffer.clone() for name, buffer in self.model.named_buffers()}
         return torch.func.functional_call(self.model, named, args, kwargs, tie_weights=False)
+
+
+def parameter_places(model: nn.Module) -> dict[str, str]:
+    """Where a model's parameters stand, and the name of the parameter that stands there.
+
+    Every place once, also where one module has several names: torch's own way of tying would swap
+    such a place twice, and put the wrong tensor back.
+
+    Args:
+        model: The model.
+
+    Example:
+        >>> layer = nn.Linear(1, 1, bias=False)
+        >>> parameter_places(nn.Sequential(layer, layer))
+        {'0.weight': '0.weight'}
+    """
+    first = {id(parameter): name for name, parameter in model.named_parameters()}
+    return {
+        f"{prefix}.{name}".lstrip("."): first[id(parameter)]
+        for prefix, module in model.named_modules()
+        for name, parameter in module.named_parameters(recurse=False, remove_duplicate=False)
+    }
 
 
 def without_parameters(model: nn.Module) -> nn.Module:

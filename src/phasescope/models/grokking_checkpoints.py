@@ -57,7 +57,7 @@ def load_grokking_checkpoint(
         attention_rate: r in the attention r·softmax + (1 − r)·1 of a pizza model.
 
     Returns:
-        The network on the CPU, in evaluation mode.
+        The network on the CPU, in evaluation mode; in float64 if a tensor is, else in float32.
 
     Raises:
         ValueError: The file cannot be read, is no state dict, or none that fits; the message says
@@ -130,7 +130,7 @@ def pair_transformer_from_state(
         causal: Whether positions see only what is before them; by default with "=" they do.
 
     Returns:
-        The network on the CPU, in evaluation mode.
+        The network on the CPU, in evaluation mode; in float64 if a tensor is, else in float32.
 
     Raises:
         ValueError: It does not fit.
@@ -145,7 +145,8 @@ def pair_transformer_from_state(
     state = without_wrapper_prefixes(state)
     state = {k: v for k, v in state.items() if k.rpartition(".")[2] not in _BUFFERS}
     layout = _recognise(state)
-    tensors = {k: _as_transformerlens(k, v, layout) for k, v in state.items()}
+    dtype = torch.float64 if torch.float64 in {v.dtype for v in state.values()} else torch.float32
+    tensors = {k: _as_transformerlens(k, v.detach().to(dtype), layout) for k, v in state.items()}
     sizes = _read_sizes(tensors)
     if sizes.n_context == 2 and attention_rate is None:
         raise ValueError(
@@ -172,6 +173,7 @@ def pair_transformer_from_state(
         all_biases="blocks.0.attn.b_O" in tensors,
     )
     _check_fit(tensors, dict(model.named_parameters()), activation)
+    model = model.to(dtype)
     model.load_state_dict(tensors)
     return model.eval()
 
@@ -287,7 +289,6 @@ def _recognise(state: Mapping[str, Tensor]) -> Layout:
 
 def _as_transformerlens(name: str, tensor: Tensor, layout: Layout) -> Tensor:
     """A tensor in TransformerLens's orientation: inputs first, outputs last."""
-    tensor = tensor.detach().float()
     last = name.rpartition(".")[2]
     if layout == "transformerlens" or last in ("W_pos", "W_U"):
         return tensor

@@ -118,7 +118,7 @@ class PairEnsemble(nn.Module):
         Args:
             index: Which one.
         """
-        model = copy.deepcopy(self._template[0])
+        model = copy.deepcopy(self._template[0]).to(self.vector.dtype)
         values = {name: value[index].detach() for name, value in self.weights().items()}
         model.load_state_dict({name: value.cpu() for name, value in values.items()})
         return model

@@ -295,7 +295,11 @@ def _attend(
         c = stream.shape[-2]
         later = torch.ones(c, c, dtype=torch.bool, device=stream.device).triu(1)
         scores = scores.masked_fill(later, -math.inf)
-    pattern = visit(f"blocks.{layer}.attn.hook_pattern", _softmax(scores, shape))
+        # An attention rate below 1 would give weight to what is masked.
+        pattern = _softmax(scores, shape).masked_fill(later, 0.0)
+    else:
+        pattern = _softmax(scores, shape)
+    pattern = visit(f"blocks.{layer}.attn.hook_pattern", pattern)
     z = torch.einsum("...nhqk,...nkhe->...nqhe", pattern, v)
     return visit(f"blocks.{layer}.attn.hook_z", z)
 

@@ -216,8 +216,8 @@ class DecayingBiases:
         self.n_updates += 1
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The state of the optimizer inside, which counts the steps."""
-        return self.optimizer.state_dict()
+        """The state of the optimizer inside, and the number of steps."""
+        return {**self.optimizer.state_dict(), "n_decaying": torch.tensor(self.n_updates)}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Go on from what `state_dict` returned.
@@ -225,5 +225,5 @@ class DecayingBiases:
         Args:
             state: From an optimizer of the same parameters.
         """
-        self.optimizer.load_state_dict(state)
-        self.n_updates = int(state["n_updates"])
+        self.optimizer.load_state_dict({n: v for n, v in state.items() if n != "n_decaying"})
+        self.n_updates = int(state["n_decaying"])

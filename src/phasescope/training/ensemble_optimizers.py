@@ -197,8 +197,10 @@ class EnsembleAdam:
             state: From an optimizer of the same parameters.
         """
         self.n_updates = int(state["n_updates"])
-        for name, (first, second) in moments_of(state).items():
-            self._moments[name] = (first, second, torch.empty_like(first))
+        self._moments = {
+            name: (first, second, torch.empty_like(first))
+            for name, (first, second) in moments_of(state).items()
+        }
 
 
 def per_seed(value: Float[Tensor, " seed"], like: Shaped[Tensor, "seed *shape"]) -> Tensor:

@@ -42,7 +42,11 @@ class EnsembleSteps(torch.optim.Optimizer):
                 f"shapes are {shapes[:4]}."
             )
         self._rule = rule
-        super().__init__(self._named.values(), {"lr": rule.lr})
+        settings: dict[str, Any] = {"lr": rule.lr}
+        if decay := float(torch.as_tensor(rule.weight_decay).max()):
+            # Said, so that nobody takes it for a rule without decay; changing it changes nothing.
+            settings["weight_decay"] = decay
+        super().__init__(self._named.values(), settings)
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]

@@ -57,8 +57,8 @@ def train_ensemble(
         The losses, where the parameters are.
 
     Raises:
-        ValueError: If there are no parameters, their numbers of seeds differ, or `n_steps` is
-            negative.
+        ValueError: If there are no parameters, their numbers of seeds differ, `n_steps` is
+            negative, or the loss is not one number for every seed.
 
     Example:
         >>> params = {"w": torch.tensor([[1.0], [2.0]])}
@@ -80,6 +80,11 @@ def train_ensemble(
         for step in range(n_steps + 1):
             loss, grads = gradients(params, step)
             if step == 0:
+                if loss.shape != (n_seeds,):
+                    raise ValueError(
+                        f"the loss of every seed is required, a tensor of shape ({n_seeds},), but "
+                        f"its shape is {tuple(loss.shape)}. Take means over all axes but the first."
+                    )
                 losses = losses.to(loss.dtype)
             losses[step] = loss
             if observe is not None and step in due:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sized
+from collections.abc import Callable, Sequence, Sized
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -120,9 +120,9 @@ def train_full_batch(
     """Train on all examples at every step, and measure both sets at the weights of every step.
 
     A step is an epoch. At step t, loss and accuracy on the training set come from the pass whose
-    gradient makes update t, and the test set is evaluated at the same weights; after the last
-    update both are measured once more. With a recorder all four are logged under their step, and a
-    resumed run goes on where it was.
+    gradient makes update t, and the test set is evaluated at the same weights, in evaluation mode;
+    after the last update both are measured once more. With a recorder all four are logged under
+    their step, and a resumed run goes on where it was.
 
     An ensemble is trained in the same way: a model whose outputs have an axis of seeds in front,
     with its own examples per seed or the same for all. The gradient is that of the sum over seeds
@@ -179,10 +179,11 @@ def train_full_batch(
             on_step(step, metrics)
 
     model.train()
+    modules = [module for module in model.modules() if module.training]
     for step in range(first, n_steps):
         optimizer.zero_grad(set_to_none=True)
         losses, accuracy = _backward(model, train, loss_fn, measure)
-        note(step, _metrics(losses, accuracy, model, test, loss_fn, measure))
+        note(step, _metrics(losses, accuracy, model, modules, test, loss_fn, measure))
         if rate is not None:
             rate.before_update(step, losses)
         optimizer.step()
@@ -190,7 +191,7 @@ def train_full_batch(
             recorder.end_step()
     n_seeds = curves["train_loss"][0].numel() if curves else 1
     losses, accuracy = _evaluated(model, train, loss_fn, _measure, n_seeds)
-    note(max(first, n_steps), _metrics(losses, accuracy, model, test, loss_fn, measure))
+    note(max(first, n_steps), _metrics(losses, accuracy, model, modules, test, loss_fn, measure))
     steps = torch.arange(first, max(first, n_steps) + 1)
     return TrainingCurves(steps, **{name: curve.cpu() for name, curve in curves.items()})
 
@@ -248,7 +249,8 @@ def _correct(outputs: Tensor, labels: Tensor) -> Tensor:
         return outputs.argmax(-1) == labels
     # On a CPU the largest value is found several times faster than its place.
     largest = outputs.amax(-1, keepdim=True)
-    if int((outputs == largest).count_nonzero()) > largest.numel():
+    # A row with NaN equals nothing, and must not make up for a tie in another.
+    if int((outputs == largest).count_nonzero()) > int((largest == largest).count_nonzero()):
         return outputs.argmax(-1) == labels
     return _picked(outputs, labels) == largest.squeeze(-1)
 
@@ -337,11 +339,18 @@ def _metrics(
     losses: Tensor,
     accuracy: Tensor,
     model: nn.Module,
+    modules: Sequence[nn.Module],
     test: Examples,
     loss_fn: LossFunction,
     measure: Any,
 ) -> dict[str, Tensor]:
-    test_loss, test_accuracy = _evaluated(model, test, loss_fn, measure, losses.numel())
+    try:
+        for module in modules:
+            module.training = False
+        test_loss, test_accuracy = _evaluated(model, test, loss_fn, measure, losses.numel())
+    finally:
+        for module in modules:
+            module.training = True
     values = (losses.detach().clone(), accuracy, test_loss, test_accuracy)
     return dict(zip(METRICS, values, strict=True))
 

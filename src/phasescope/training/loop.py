@@ -141,7 +141,8 @@ def accuracy(
         Between 0 and 1.
 
     Raises:
-        ValueError: If there are no samples or `batch_size` is not positive.
+        ValueError: If there are no samples, not one label for each, or `batch_size` is not
+            positive.
 
     Example:
         >>> accuracy(nn.Identity(), torch.eye(3), torch.tensor([0, 1, 1]))
@@ -151,6 +152,11 @@ def accuracy(
         raise ValueError(
             "accuracy needs at least one sample and a positive batch_size, but there are "
             f"{len(labels)} samples and batch_size is {batch_size}."
+        )
+    if labels.shape != inputs.shape[:1]:
+        raise ValueError(
+            "accuracy needs one label for each sample, but the samples have the shape "
+            f"{tuple(inputs.shape)} and the labels {tuple(labels.shape)}."
         )
     correct = torch.zeros((), dtype=torch.int64, device=labels.device)
     with evaluating(model):

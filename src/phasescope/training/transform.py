@@ -60,8 +60,9 @@ def transformed_updates(
 
     For optimizers whose update is not linear in the gradient (Adam, weight decay), where a
     projected gradient gives no projected update. The optimizer's own state is not touched: moments
-    are those of the gradients. Enter it before a `Recorder` is attached, so that the recorder sees
-    the replaced update.
+    are those of the gradients. Frozen parameters and those of another optimizer appear as zeros and
+    stay what they are, whatever is returned for them. Enter it before a `Recorder` is attached, so
+    that the recorder sees the replaced update.
 
     Args:
         model: The model that is trained.
@@ -97,8 +98,10 @@ def transformed_updates(
     def change(*_: Any) -> None:
         updates = {name: named[name] - weights for name, weights in before.items()}
         changed = _checked(updates, transform(dict(updates)))
+        own = {id(p) for group in optimizer.param_groups for p in group["params"]}
         for name, update in changed.items():
-            if update is not updates[name]:
+            is_trained = named[name].requires_grad and id(named[name]) in own
+            if is_trained and update is not updates[name]:
                 named[name].copy_(before[name] + update)
 
     handles = [optimizer.register_step_pre_hook(keep), optimizer.register_step_post_hook(change)]

@@ -99,18 +99,18 @@ def _expanded(path: Path) -> Iterator[tuple[Path, int | None]]:
     if path.is_file() or _is_model(path):
         yield path, None
     elif (path / "refs").is_dir() and (path / "snapshots").is_dir():
-        for ref in sorted((path / "refs").iterdir()):
+        for ref in sorted((path / "refs").iterdir(), key=_by_numbers):
             snapshot = path / "snapshots" / ref.read_text(encoding="utf-8").strip()
             number = _number(ref.name)
             if number is not None and snapshot.is_dir():  # "main" is a copy of one of the others
                 yield snapshot, number
     else:
-        inside = sorted(
+        inside = [
             child
-            for child in path.iterdir()
+            for child in sorted(path.iterdir(), key=_by_numbers)
             if (child.is_dir() and _is_model(child))
             or child.suffix in (*TORCH_SUFFIXES, ".safetensors")
-        )
+        ]
         if not inside:
             raise ValueError(
                 f"a folder of checkpoints holds .safetensors or {', '.join(TORCH_SUFFIXES)} files, "
@@ -122,6 +122,11 @@ def _expanded(path: Path) -> Iterator[tuple[Path, int | None]]:
 
 def _is_model(folder: Path) -> bool:
     return folder.is_dir() and any((folder / name).exists() for name in (*_INDICES, *_SINGLE))
+
+
+def _by_numbers(path: Path) -> list[str | int]:
+    """Sorts epoch_2 before epoch_10: between two words there is always a number."""
+    return [int(s) if s.isdigit() else s for s in re.split(r"([0-9]+)", path.name)]
 
 
 def _number(name: str) -> int | None:

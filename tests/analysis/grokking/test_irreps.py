@@ -61,3 +61,10 @@ def test_logits_hold_the_representations_that_they_were_made_of():
 def test_logits_of_other_elements_are_refused():
     with pytest.raises(ValueError, match=r"of the 6 elements are required.*\(6, 6, 7\)"):
         irrep_similarities(symmetric_group(3), torch.zeros(6, 6, 7))
+
+
+@pytest.mark.parametrize(("n", "seed"), [(141, 0), (113, 25)])
+def test_eigenvalues_that_lie_close_are_told_apart(n: int, seed: int):
+    # Two frequencies of these draws differ by less than 1e-6.
+    dimensions = [rho.dimension for rho in real_irreps(cyclic_group(n), seed=seed)]
+    assert dimensions == [1] + [2] * ((n - 1) // 2)

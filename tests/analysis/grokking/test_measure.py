@@ -98,6 +98,25 @@ def test_an_observation_in_float32_is_close_to_that_in_float64():
     torch.testing.assert_close(double.W_L, W_L, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+def test_a_compiled_network_is_observed_as_what_it_wraps(unchecked_types: None):
+    model = network(5)
+    seen, expected = observe(torch.compile(model)), observe(model)  # pyright: ignore[reportArgumentType]
+    assert list(seen.params) == list(expected.params)
+    assert torch.equal(seen.logits, expected.logits)
+
+
+def test_a_network_whose_weights_have_gone_has_a_row():
+    model, task = network(7), modular_task("add", 7)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.zero_()
+    row = measure(observe(model), task, split_pairs(len(task.pairs), 0.5, seed=0))
+    assert math.isnan(row.cube_fve)
+    assert math.isnan(row.sum_share)
+    assert row.test.loss == pytest.approx(math.log(7))
+
+
 def test_what_cannot_be_observed_is_refused(unchecked_types: None):
     with pytest.raises(TypeError, match="reads a PairTransformer, but QuadraticMLP arrived"):
         observe(QuadraticMLP(5, width=8))  # pyright: ignore[reportArgumentType]

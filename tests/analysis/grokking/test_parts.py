@@ -154,6 +154,21 @@ def test_distance_irrelevance_on_an_odd_group_is_that_of_the_matrix_of_sums_and_
     assert found == pytest.approx(expected.item())
 
 
+def test_pairs_without_a_result_say_nothing_of_the_distance():
+    basis, logits = fourier_basis((9,)), slow.random_values(9, 9, 9)
+    labels = basis.sums.clone()
+    labels[:, [0, 3, 6]] = -1  # as of division by what is no unit
+    found = distance_irrelevance(basis, logits, labels)
+    other = logits + (labels < 0).unsqueeze(-1) * slow.random_values(9, 9, 1)
+    assert distance_irrelevance(basis, other, labels) == found
+    rows = [
+        torch.stack([logits[(d + j) % 9, j, (d + 2 * j) % 9] for j in range(9) if j % 3])
+        for d in range(9)
+    ]
+    spread = torch.stack([row.std(correction=0) for row in rows]).mean()
+    assert found == pytest.approx((spread / torch.cat(rows).std(correction=0)).item())
+
+
 def test_the_pizza_depends_on_the_distance_and_the_clock_does_not():
     basis = fourier_basis((59,))
     templates = algorithm_templates(basis, 2)
@@ -170,6 +185,8 @@ def test_other_words_and_groups_are_refused(unchecked_types: None):
     basis = fourier_basis((5,))
     with pytest.raises(ValueError, match="'correct', 'top_wrong' or 'margin', but 'best'"):
         distance_irrelevance(basis, slow.random_values(5, 5, 5), basis.sums, "best")
+    with pytest.raises(ValueError, match=r"one shape, but theirs are \(4, 4\) and \(4,\)"):
+        explained(slow.random_values(4, 4), slow.random_values(4))
     with pytest.raises(ValueError, match="needs a cyclic group"):
         algorithm_templates(fourier_basis((2, 3)), 1)
     with pytest.raises(ValueError, match="between 0 and 1, but 2 arrived"):
@@ -184,6 +201,12 @@ def test_circularity_of_circles_and_of_noise():
     circles = torch.stack(waves, 1) * torch.tensor([2.0, 2.0, 1.0, 1.0])
     assert circularity(basis, circles @ slow.random_values(4, 4)) < 1
     assert circularity(basis, circles) == pytest.approx(1.0)
+    # One circle has two principal components, in any coordinates.
+    turn = torch.linalg.qr(slow.random_values(6, 6)).Q
+    one = torch.nn.functional.pad(torch.stack(waves[:2], 1), (0, 4)) @ turn
+    assert circularity(basis, one) == pytest.approx(1.0)
+    assert circularity(basis, one.float()) == pytest.approx(1.0)
+    assert math.isnan(circularity(basis, torch.ones(59, 6)))
 
 
 def test_one_circle_remains():

@@ -50,6 +50,22 @@ def test_restricted_and_excluded_logits_are_projections_onto_waves_in_the_sum(n:
 
 
 @pytest.mark.parametrize("n", ORDERS)
+def test_the_constant_is_no_key(n: int):
+    basis, logits, keys = fourier_basis((n,)), slow.random_values(n, n, 5) + 3, KEYS[n]
+    post, W_L = slow.random_values(n, n, 6) + 3, slow.random_values(6, 5)
+    for variant in ("nanda", "2x2"):
+        wanted = restricted_logits(basis, logits, keys, variant)
+        torch.testing.assert_close(restricted_logits(basis, logits, [0, *keys], variant), wanted)
+    for function, values in (
+        (excluded_logits, (logits,)),
+        (restricted_neuron_logits, (post, W_L, logits)),
+        (excluded_neuron_logits, (post, W_L, logits)),
+    ):
+        found, wanted = (function(basis, *values, k) for k in ([0, *keys], keys))
+        torch.testing.assert_close(found, wanted)
+
+
+@pytest.mark.parametrize("n", ORDERS)
 @pytest.mark.parametrize("variant", ["2x2", "3x3"])
 def test_block_variants_keep_products_of_the_operands_waves(n: int, variant: str):
     basis, logits, keys = fourier_basis((n,)), slow.random_values(n, n, 5), KEYS[n]
@@ -159,6 +175,26 @@ def test_the_cheap_cube_coefficients_are_those_of_cubes_written_out(n: int):
     assert fit.residual == pytest.approx((left.norm() / logits.norm()).item())
     one_out = logits - coefficients[0] * cubes[0]
     torch.testing.assert_close(without_cubes(fourier_basis((n,)), logits, [1]), one_out)
+
+
+def test_shares_of_frequencies_count_each_once_and_refuse_the_constant():
+    fit = cube_fit(fourier_basis((7,)), planted(7, {1: 3.0, 2: 4.0}) + 1)
+    assert fit.fve_of([1]) == pytest.approx(9 / 25)
+    assert fit.fve_of([2, 1, 1]) == pytest.approx(1)
+    for wrong in (0, -1, 4):
+        with pytest.raises(ValueError, match=rf"from 1 to 3, but \[{wrong}\] arrived"):
+            fit.fve_of([wrong])
+
+
+@pytest.mark.parametrize("value", [0.0, 0.1])
+def test_of_constant_logits_there_are_no_shares(value: float):
+    basis, logits = fourier_basis((5,)), torch.full((5, 5, 5), value)
+    energy, fit = direction_energy(basis, logits), cube_fit(basis, logits)
+    assert energy.total == 0
+    assert math.isnan(energy.sum_share)
+    assert math.isnan(energy.difference_share)
+    assert math.isnan(fit.fve)
+    assert math.isnan(fit.residual) if value == 0 else fit.residual == pytest.approx(1)
 
 
 def test_restricted_loss_is_the_full_one_as_noise_vanishes_and_excluded_is_chance():

@@ -100,7 +100,8 @@ def distance_irrelevance(
     Args:
         basis: Basis of the group.
         logits: Of every pair, in the order of the places.
-        labels: Place of the right result.
+        labels: Place of the right result; pairs with a negative one, which have no result, are
+            left out.
         which: The right logit, the largest wrong one, or their difference.
 
     Returns:
@@ -121,23 +122,30 @@ def distance_irrelevance(
     """
     check_axes(basis, logits, 2)
     values = logits.double()
-    index = labels.to(values.device).unsqueeze(-1)
+    labels = labels.to(values.device)
+    index = labels.clamp(min=0).unsqueeze(-1)
     right = values.gather(-1, index).squeeze(-1)
     wrong = values.scatter(-1, index, -torch.inf).amax(-1)
     chosen = {"correct": right, "top_wrong": wrong, "margin": right - wrong}
     if which not in chosen:
         raise ValueError(f"which is 'correct', 'top_wrong' or 'margin', but {which!r} arrived.")
-    M = chosen[which]
+    M = chosen[which].masked_fill(labels < 0, torch.nan)
     j = torch.arange(len(basis), device=M.device)
     by_distance = M[basis.sums.to(M.device), j]  # [distance, j]: left operand j + distance
-    return (by_distance.std(1, correction=0).mean() / M.std(correction=0)).item()
+    return (_spread(by_distance, 1).nanmean() / _spread(M.flatten(), 0)).item()
+
+
+def _spread(values: Tensor, dim: int) -> Tensor:
+    """Standard deviation of what is not NaN."""
+    return (values - values.nanmean(dim, keepdim=True)).square().nanmean(dim).sqrt()
 
 
 def circularity(basis: FourierBasis, W_E: Float[Tensor, "n d"], n_components: int = 4) -> float:
     """How much the leading principal components of the embedding are single frequencies.
 
-    For each, the share of its energy in its best frequency; the mean of them. Circles of exactly
-    the same size have no principal components of their own and mix.
+    For each, the share of its energy in its best frequency; the mean of them, as far as the
+    embedding has so many. Circles of exactly the same size have no principal components of their
+    own and mix.
 
     Args:
         basis: Basis of the group.
@@ -145,7 +153,7 @@ def circularity(basis: FourierBasis, W_E: Float[Tensor, "n d"], n_components: in
         n_components: How many principal components.
 
     Returns:
-        Between 0 and 1; 1 if the embedding consists of circles.
+        Between 0 and 1; 1 if the embedding consists of circles; NaN if all rows are the same.
 
     Example:
         >>> from phasescope.analysis.grokking import fourier_basis
@@ -159,7 +167,10 @@ def circularity(basis: FourierBasis, W_E: Float[Tensor, "n d"], n_components: in
     """
     check_axes(basis, W_E, 1)
     centred = W_E.double() - W_E.double().mean(0)
-    U = torch.linalg.svd(centred, full_matrices=False).U[:, :n_components]
+    U, S, _ = torch.linalg.svd(centred, full_matrices=False)
+    # Vectors of singular values that are rounding are any basis of what is left.
+    rounding = max(W_E.shape) * torch.finfo(W_E.dtype).eps * W_E.norm()
+    U = U[:, rounding < S][:, :n_components]
     return frequency_power(basis, U)[1:].amax(0).clamp(max=1.0).mean().item()
 
 
@@ -254,6 +265,9 @@ def explained(values: Float[Tensor, "*axes"], template: Float[Tensor, "*axes"]) 
     Returns:
         At most 1.
 
+    Raises:
+        ValueError: Their shapes differ.
+
     Example:
         >>> round(explained(torch.arange(4.0), 3 * torch.arange(4.0) - 1), 6)
         1.0
@@ -261,5 +275,10 @@ def explained(values: Float[Tensor, "*axes"], template: Float[Tensor, "*axes"]) 
     References:
         Zhong et al. (2023), arXiv:2306.17844, section 3 (FVE).
     """
+    if values.shape != template.shape:
+        raise ValueError(
+            "values and template must have one shape, but theirs are "
+            f"{tuple(values.shape)} and {tuple(template.shape)}."
+        )
     y, t = (x.double() - x.double().mean() for x in (values, template))
     return 2 * ((y * t).sum() / (y.norm() * t.norm())).item() - 1

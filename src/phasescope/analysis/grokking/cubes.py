@@ -31,16 +31,25 @@ class CubeFit:
     fve: float
     """Share of the variance of all logits that the cosines explain together; NaN without any."""
     residual: float
-    """Norm of what the cosines leave, the constant included, over the norm of all logits."""
+    """Norm of what the cosines leave, the constant included, over the norm of all logits; NaN if
+    all of them are 0."""
 
     def fve_of(self, frequencies: Sequence[int]) -> float:
         """Share of the variance of all logits that some frequencies' cosines explain.
 
         Args:
             frequencies: Their numbers, from 1 up.
+
+        Raises:
+            ValueError: A frequency does not exist, or is that of the constant.
         """
-        squares = self.coefficients[1:].square()
-        return self.fve * (squares[[k - 1 for k in frequencies]].sum() / squares.sum()).item()
+        squares, chosen = self.coefficients[1:].square(), sorted(set(frequencies))
+        if not all(1 <= k <= len(squares) for k in chosen):
+            raise ValueError(
+                f"frequencies must lie from 1 to {len(squares)}, but {chosen} arrived. The "
+                "constant, frequency 0, is no part of the variance."
+            )
+        return self.fve * (squares[[k - 1 for k in chosen]].sum() / squares.sum()).item()
 
 
 def cube_fit(basis: FourierBasis, logits: Float[Tensor, "n n n"]) -> CubeFit:
@@ -87,7 +96,7 @@ def cube_fit(basis: FourierBasis, logits: Float[Tensor, "n n n"]) -> CubeFit:
         sine_coefficients=by_frequency(basis, components) - coefficients,
         cosine_similarity=coefficients / energy**0.5,
         fve=1 - left / variation if variation > 1e-24 * energy else math.nan,
-        residual=((left + n**3 * mean**2) / energy) ** 0.5,
+        residual=((left + n**3 * mean**2) / energy) ** 0.5 if energy > 0 else math.nan,
     )
 
 

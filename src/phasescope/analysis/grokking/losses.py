@@ -112,7 +112,7 @@ def restricted_logits(
     values = logits.double()
     mean = values.mean((0, 1))
     if variant == "nanda":
-        profile = project_profile(basis, sum_profile(basis, values), keys)
+        profile = project_profile(basis, sum_profile(basis, values) - mean, keys)
         return on_sums(basis, profile + mean)
     if variant not in ("2x2", "3x3"):
         raise ValueError(f"variant must be 'nanda', '2x2' or '3x3', but {variant!r} arrived.")
@@ -156,7 +156,8 @@ def excluded_logits(
     """
     check_axes(basis, logits, 2)
     values = logits.double()
-    return values - on_sums(basis, project_profile(basis, sum_profile(basis, values), keys))
+    waves = sum_profile(basis, values) - values.mean((0, 1))
+    return values - on_sums(basis, project_profile(basis, waves, keys))
 
 
 def restricted_neuron_logits(
@@ -297,5 +298,5 @@ def _neuron_profile(
 ) -> Tensor:
     """What the key frequencies of the neurons add to the logits, by the sum of the operands."""
     check_axes(basis, activations, 2)
-    profile = project_profile(basis, sum_profile(basis, activations), keys)
-    return profile @ W_L.double()
+    waves = sum_profile(basis, activations) - activations.double().mean((0, 1))
+    return project_profile(basis, waves, keys) @ W_L.double()

@@ -218,7 +218,7 @@ def measure(
         squared_norms=squared_norms(observation.params),
         update={} if before is None else update_norms(before, observation.params, decay=decay),
         float32=format_effect(logits, labels, splits["train"]),
-        distance_irrelevance=distance_irrelevance(fourier, logits, labels.clamp(min=0)),
+        distance_irrelevance=distance_irrelevance(fourier, logits, labels),
         circularity=circularity(fourier, W_E),
     )
 

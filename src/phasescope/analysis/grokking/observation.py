@@ -16,6 +16,7 @@ from torch import Tensor
 
 from phasescope.models.pair_forward import Shape, pair_logits
 from phasescope.models.pair_transformer import PairTransformer
+from phasescope.parameters import without_wrapper_prefixes
 
 PAIRS_AT_ONCE = 1024  # what is not kept stays in the cache: 4 MB of neurons at d_mlp = 512
 
@@ -77,7 +78,8 @@ def observe(model: PairTransformer, *, dtype: torch.dtype = torch.float64) -> Ob
             "diverged. Observe an earlier checkpoint."
         )
     p, last = model.n_tokens, f"blocks.{model.shape.n_layers - 1}"
-    params = {name: w.detach().to(dtype) for name, w in model.named_parameters()}
+    weights = without_wrapper_prefixes(dict(model.named_parameters()))
+    params = {name: w.detach().to(dtype) for name, w in weights.items()}
     hooks = ("attn.hook_pattern", "mlp.hook_pre", "mlp.hook_mid", "mlp.hook_post")
     pairs = model.all_pairs()
     whole: dict[str, Tensor] = {}
@@ -120,7 +122,8 @@ def logits_from_embeddings(
         >>> logits_from_embeddings(model)(W_E[:2], W_E[3:5]).shape
         torch.Size([2, 5])
     """
-    params = {name: w.detach().to(dtype).clone() for name, w in model.named_parameters()}
+    weights = without_wrapper_prefixes(dict(model.named_parameters()))
+    params = {name: w.detach().to(dtype).clone() for name, w in weights.items()}
     p = model.n_tokens
 
     def function(E_a: Tensor, E_b: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ Letters: i, j places of the operands, n places of a group, s their sum; k freque
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -24,17 +25,17 @@ class DirectionEnergy:
     difference: Float64[Tensor, " k"]
     """The same for w_k(i − j): a control in a network that adds, a sign of absolute cosines."""
     total: float
-    """Sum of squares about the mean over pairs."""
+    """Sum of squares about the mean over pairs; 0 if it is rounding alone."""
 
     @property
     def sum_share(self) -> float:
-        """Share of the variance over pairs that is a function of i + j alone."""
-        return self.sum.sum().item() / self.total
+        """Share of the variance over pairs that is a function of i + j alone; NaN without any."""
+        return self.sum.sum().item() / self.total if self.total > 0 else math.nan
 
     @property
     def difference_share(self) -> float:
-        """Share of the variance over pairs that is a function of i − j alone."""
-        return self.difference.sum().item() / self.total
+        """Share of the variance over pairs that is a function of i − j alone; NaN without any."""
+        return self.difference.sum().item() / self.total if self.total > 0 else math.nan
 
 
 def sum_profile(
@@ -112,7 +113,9 @@ def direction_energy(basis: FourierBasis, values: Float[Tensor, "n n *rest"]) ->
 
     total = (values.double() - mean).square().sum().item()
     return DirectionEnergy(
-        energies(sum_profile(basis, values)), energies(difference_profile(basis, values)), total
+        energies(sum_profile(basis, values)),
+        energies(difference_profile(basis, values)),
+        total if total > 1e-24 * n * n * mean.square().sum().item() else 0.0,
     )
 
 
