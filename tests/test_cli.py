@@ -1,6 +1,7 @@
 import json
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 import torch
@@ -45,6 +46,27 @@ def test_a_preset_need_not_be_one_of_every_experiment(capsys):
     with pytest.raises(SystemExit):
         main(["run", "monosemanticity", "--preset", "sweep", "--help"])
     assert "phasescope run monosemanticity" in capsys.readouterr().out
+
+
+def test_a_field_is_set_in_every_run_of_a_preset_also_to_the_value_of_the_first(monkeypatch):
+    from phasescope import cli
+    from phasescope.experiments.grokking import PRESETS
+
+    made: list[Any] = []
+    monkeypatch.setattr(cli, "_finish_runs", lambda *a, **k: made.append(a[3]))
+    assert PRESETS["grid"][0].operation == "add"
+    for operation in ("add", "subtract"):
+        assert main(["run", "grokking", "--preset", "grid", "--operation", operation]) == 0
+        assert {config.operation for config in made[-1]} == {operation}
+    assert main(["run", "grokking", "--preset", "grid"]) == 0
+    assert len({config.operation for config in made[-1]}) == 3
+
+
+def test_json_of_what_is_not_finite_is_strict(capsys):
+    from phasescope.cli.analyse import print_json
+
+    print_json({"loss": float("nan"), "ratio": [float("inf"), 1.0]})
+    assert json.loads(capsys.readouterr().out) == {"loss": None, "ratio": [None, 1.0]}
 
 
 def test_errors_are_one_message_without_a_traceback(tmp_path, capsys):

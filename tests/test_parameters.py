@@ -137,6 +137,9 @@ def test_flatten_and_unflatten_say_what_is_missing(unchecked_types):
         table().unflatten(torch.zeros(9))
     with pytest.raises(KeyError, match=r"\['module.weight', 'module.bias'\] are missing"):
         table().flatten({"scale": torch.ones(())})
+    turned = {"weight": torch.ones(2, 3).T, "bias": torch.ones(2)}
+    with pytest.raises(ValueError, match=r"'weight' must have the shape \(2, 3\) .* \(3, 2\)"):
+        ParameterTable.from_module(nn.Linear(3, 2)).flatten(turned)
 
 
 def test_the_table_survives_json():

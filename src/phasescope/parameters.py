@@ -272,10 +272,17 @@ class ParameterTable:
 
         Raises:
             KeyError: A tensor of the table is missing.
+            ValueError: One has another shape.
         """
         missing = [name for name in self.names if name not in tensors]
         if missing:
             raise KeyError(f"every tensor of the table is required, but {missing} are missing.")
+        for name, shape in zip(self.names, self.shapes, strict=True):
+            if tuple(tensors[name].shape) != shape:
+                raise ValueError(
+                    f"{name!r} must have the shape {shape} of the table, but it has "
+                    f"{tuple(tensors[name].shape)}. Take both from the same model."
+                )
         return torch.cat([tensors[name].reshape(-1) for name in self.names])
 
     @classmethod

@@ -35,6 +35,15 @@ class HeadsFirst(nn.Module):
         self.b_O = nn.Parameter(torch.randn(8))
 
 
+class OutputsFirst(nn.Module):
+    """The layout of the progress measures."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.W_Q, self.W_K, self.W_V = (nn.Parameter(torch.randn(2, 3, 8)) for _ in range(3))
+        self.W_O = nn.Parameter(torch.randn(8, 6))
+
+
 class Layers(nn.Module):
     def __init__(self, attention: type[nn.Module]) -> None:
         super().__init__()
@@ -49,6 +58,9 @@ def matrices(model: Layers, i: int, j: int) -> tuple[torch.Tensor, torch.Tensor]
             torch.cat([getattr(a, f"W_{x}")[j], getattr(a, f"b_{x}")[j][None]]) for x in "QKV"
         )
         o = a.W_O[j]
+    elif isinstance(a, OutputsFirst):
+        q, k, v = (getattr(a, f"W_{x}")[j].T for x in "QKV")
+        o = a.W_O[:, 3 * j : 3 * j + 3].T
     else:
         rows = slice(3 * j, 3 * j + 3)
         q, k, v = (
@@ -59,7 +71,7 @@ def matrices(model: Layers, i: int, j: int) -> tuple[torch.Tensor, torch.Tensor]
     return (q @ k.T).detach(), (v @ o).detach()
 
 
-@pytest.fixture(params=[Attention, HeadsFirst])
+@pytest.fixture(params=[Attention, HeadsFirst, OutputsFirst])
 def model(request: pytest.FixtureRequest, float64_default: None) -> Layers:
     torch.manual_seed(0)
     return Layers(request.param)
@@ -123,6 +135,12 @@ def test_a_small_change_keeps_the_digits_that_traces_lose(float64_default: None)
         (A.T @ A * (B.T @ B)).sum() + (C.T @ C * (B.T @ B)).sum() - 2 * (A.T @ C * (B.T @ B)).sum()
     )
     assert abs(float(traces.clamp(min=0).sqrt()) / float(product_norm(A - C, B)) - 1) > 0.5
+
+
+def test_a_learned_key_of_one_more_token_is_no_bias():
+    plain, more = (nn.MultiheadAttention(8, 2, add_bias_kv=x) for x in (False, True))
+    for name, factors in head_factors(more).items():
+        assert factors.k.shape == head_factors(plain)[name].k.shape == (9, 4)
 
 
 def test_heads_are_found_in_torchs_own_layer_and_not_where_there_are_none():

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from components import toys
-from phasescope.components import components, structure, verify
+from phasescope.components import Cut, components, structure, verify
 from phasescope.models import seeded
 
 
@@ -299,3 +299,9 @@ def test_blocks_in_a_list_are_layers_even_if_their_attention_is_unknown():
     assert "layers.0 shows no attention heads" in reason(model)
     leaves = nn.ModuleDict({"layers": nn.ModuleList([nn.Linear(3, 4), nn.Linear(4, 2)])})
     assert list(components(leaves, "layers", "l0n2")) == ["l0", "l1", "l0n2"]
+
+
+def test_starts_and_width_of_a_cut_go_together():
+    for given in ({"starts": range(64, 128, 16)}, {"width": 16}):
+        with pytest.raises(ValueError, match=r"starts and the width .* go together, but only"):
+            Cut("wqkv.weight", axis=0, **given)

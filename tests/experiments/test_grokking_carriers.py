@@ -67,6 +67,8 @@ def test_without_a_grok_or_readers_nothing_is_compared():
     assert carriers(CONFIG, STEPS, network, [KEY], EVENTS | {"grokked": None}) is None
     assert carriers(CONFIG, STEPS, network, [KEY], EVENTS | {"grokked": 90}) is None
     assert carriers(CONFIG, STEPS, network, [1], EVENTS) is None  # no neuron reads it
+    every = list(range(1, CONFIG.p // 2 + 1))
+    assert carriers(CONFIG, STEPS, network, every, EVENTS) is None  # none is left to compare with
     assert carriers(replace(CONFIG, n_layers=2), STEPS, network, [KEY], EVENTS) is None
 
 
@@ -122,6 +124,13 @@ def test_runs_without_a_grok_count_nowhere_and_too_few_give_no_verdict():
     assert carrier_claim(planted(9, reader=0.5, matched=0.5)).verdict == "inconclusive"
     many = [*planted(4, reader=-1, matched=-1, p=23), *planted(10, reader=0.5, matched=0.5)]
     assert carrier_claim(many).verdict == "reproduced"
+
+
+@pytest.mark.parametrize("changes", [{"operation": "multiply"}, {"weights_every": 100}])
+def test_the_rule_is_of_addition_and_of_its_own_interval(changes: dict[str, Any]):
+    others = planted(12, reader=-1, matched=-1, **changes)
+    assert carrier_claim(others).verdict == "not tested"
+    assert carrier_claim([*others, *planted(10, reader=0.5, matched=0.5)]).verdict == "reproduced"
 
 
 def test_a_run_says_whether_its_carriers_were_followed(tmp_path: Path):

@@ -216,6 +216,17 @@ def test_small_models_that_do_not_grok_refute_that_results_survive():
     assert "2 sizes were run" in claim.sentence
 
 
+def test_other_settings_of_a_size_do_not_count_among_its_seeds():
+    fails = numbers(900.0, 0.0, **NEVER)
+    still = [grokking.Results(replace(grokking.DEFAULT, seed=s, weight_decay=0.0), fails)
+             for s in range(9)]  # fmt: skip
+    runs = planted(effects=AS_CLAIMED)
+    given = (runs, [*runs, *still])
+    expected, found = (next(c for c in grokking.claims(x) if c.id == "C21") for x in given)
+    assert (found.verdict, found.n_seeds) == (expected.verdict, expected.n_seeds)
+    assert found.sentence == expected.sentence
+
+
 @pytest.mark.parametrize(("n_seeds", "most"), [(9, "inconclusive"), (4, "not tested")])
 def test_too_few_seeds_give_no_verdict(n_seeds: int, most: str):
     found = verdicts(planted(n_seeds, effects=AS_CLAIMED, gelu=0.3, silu=0.8))

@@ -34,6 +34,21 @@ def test_profiles_stand_beside_the_share_of_a_step_by_chance():
     assert figure.layout.annotations[0].text == "first &lt;i&gt;"
 
 
+def test_some_of_the_steps_stand_beside_the_share_among_all():
+    figure = component_profiles(np.arange(0, 40, 4), np.full((1, 10), 0.025), ("x",), n_steps=40)
+    assert [shape.y0 for shape in figure.layout.shapes] == [2.5]
+
+
+def test_a_turn_between_the_points_that_are_drawn_has_its_star():
+    t = np.arange(0.0, 100.0, 10.0)
+    line = np.stack([t, t], axis=1)
+    figure = path_and_bends(
+        line, line, t.astype(int), 0 * t, (0 * t, t), turns=(43,), what="logits"
+    )
+    star = next(trace for trace in figure.data if trace.name == "turn")
+    assert (star.x.tolist(), list(star.text)) == ([40], ["turn at step 43"])
+
+
 def test_every_profile_needs_a_label():
     with pytest.raises(ValueError, match="got 1 labels for 2 components"):
         component_profiles(np.arange(4), np.full((2, 4), 0.25), ("one",))

@@ -79,3 +79,13 @@ def test_heads_are_known_to_components():
 def test_bad_input_is_named():
     with pytest.raises(ValueError, match="d_model=8 and n_heads=3"):
         AttentionOnly(**(SIZE | {"n_heads": 3}), n_layers=1, seed=0)
+
+
+def test_heads_and_tokens_that_do_not_exist_are_refused(unchecked_types: None):
+    model, tokens = network(2), torch.tensor([[1, 2, 3]])
+    for key in ((2, 0), (0, 2), (0, -1)):
+        with pytest.raises(ValueError, match=r"layers 0 to 1 with heads 0 to 1, but \("):
+            model.run(tokens, replace={key: torch.zeros(1, 3, 8)})
+    for token in (-1, 11):
+        with pytest.raises(IndexError):
+            model(torch.tensor([[token, 2]]))

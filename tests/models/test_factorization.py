@@ -142,12 +142,20 @@ def test_a_balanced_start_has_no_conserved_matrix():
         (lambda: initial_factors([0], d=4, rank=2, imbalance=-1.0), "imbalance must be positive"),
         (lambda: Factorization(torch.ones(1, 2, 2), temperature=2.0), "has no temperature"),
         (
+            lambda: Factorization(torch.ones(1, 2, 2), "cross-entropy"),
+            r"loss must be one of .* but 'cross-entropy' arrived",
+        ),
+        (
+            lambda: initial_factors([0], d=4, rank=2, balance="even"),
+            r"balance must be one of .* but 'even' arrived",
+        ),
+        (
             lambda: Factorization(torch.ones(1, 2, 2), "cross_entropy", temperature=0.0),
             "temperature must be positive",
         ),
     ],
 )
-def test_what_is_wrong_is_said(call, message):
+def test_what_is_wrong_is_said(call, message, unchecked_types):
     with pytest.raises(ValueError, match=message):
         call()
 

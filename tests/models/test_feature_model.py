@@ -192,6 +192,10 @@ def test_what_does_not_fit_is_refused(unchecked_types):
     P = embedding()
     with pytest.raises(ValueError, match="needs a second embedding P_out, but task='reprojector'"):
         FeatureLoss(lambda: inputs(0), P, task="reprojector")
+    with pytest.raises(ValueError, match=r"task must be one of .* but 'abs' arrived"):
+        FeatureLoss(lambda: inputs(0), P, task="abs")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="but both top_k and n_active_groups arrived"):
+        FeatureLoss(lambda: inputs(0), P, top_k=2, n_active_groups=1)
     with pytest.raises(ValueError, match="one of relu, gelu, x_exp, but 'tanh' arrived"):
         FeatureLoss(lambda: inputs(0), P, activation="tanh")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="top_k must lie between 1 and the 9 there are"):

@@ -208,6 +208,9 @@ def _command(name: str, arguments: list[str]) -> Callable[..., None]:
     if chosen not in presets:
         raise ValueError(f"{name} has the presets {', '.join(presets)}, but got {chosen!r}.")
     base = presets[chosen][0]
+    # A value may be that of the first run of the preset, and not of the others.
+    flags = [a.partition("=")[0][2:].replace("-", "_") for a in arguments if a.startswith("--")]
+    given = {name for flag in flags for name in (flag, flag.removeprefix("no_"))}
 
     def command(
         config: Annotated[Any, tyro.conf.arg(name="", constructor=experiment.Config)] = base,
@@ -231,7 +234,7 @@ def _command(name: str, arguments: list[str]) -> Callable[..., None]:
         changed = {
             field.name: getattr(config, field.name)
             for field in dataclasses.fields(config)
-            if getattr(config, field.name) != getattr(base, field.name)
+            if field.name in given or getattr(config, field.name) != getattr(base, field.name)
         }
         if seeds < 1:
             raise ValueError(f"--seeds needs at least 1, but got {seeds}.")

@@ -88,5 +88,7 @@ def analyse(
 
 
 def print_json(value: Any) -> None:
-    """Print a value as JSON."""
-    print(json_format.dumps(value, indent=1))
+    """Print a value as strict JSON, which has neither NaN nor infinity: null."""
+    from phasescope.report.plain import plain_value
+
+    print(json_format.dumps(plain_value(value), indent=1, allow_nan=False))

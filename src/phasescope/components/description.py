@@ -34,6 +34,15 @@ class Cut:
     width: int | None = None
     """How many indices of the axis a piece has."""
 
+    def __post_init__(self) -> None:
+        """Check that starts and width come together."""
+        if (self.starts is None) != (self.width is None):
+            raise ValueError(
+                f"the starts and the width of the pieces of {self.tensor!r} go together, but only "
+                f"{'width' if self.starts is None else 'starts'} arrived. Give both, or neither to "
+                "cut the axis evenly."
+            )
+
     def pieces(self, shape: tuple[int, ...], n: int) -> tuple[range | tuple[int, ...], int]:
         """Where the n pieces of a tensor of this shape begin, and how wide they are.
 

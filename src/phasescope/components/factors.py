@@ -80,8 +80,11 @@ def _factors(names: ModelNames, heads: Heads, name: str, j: int) -> HeadFactors:
     group = j // (heads.n_heads // heads.n_groups)
     places = {"q": (heads.q, heads.n_heads, j), "k": (heads.k, heads.n_groups, group)}
     places |= {"v": (heads.v, heads.n_groups, group), "o": (heads.o, heads.n_heads, j)}
+    # Where the output's matrix is written outputs first, d × all heads, the others are h × d.
+    out = heads.o[0] if heads.o else None
+    outputs_first = out is not None and out.axis == 1 and len(names.shapes.get(out.tensor, ())) == 2
     parts = {
-        part: _matrix(names, cuts, n, at, f"{name} {part}", head_first=part == "o")
+        part: _matrix(names, cuts, n, at, f"{name} {part}", head_first=part == "o" or outputs_first)
         for part, (cuts, n, at) in places.items()
     }
     return HeadFactors(name, **parts)
@@ -99,6 +102,8 @@ def _matrix(
                 f"the structure cuts {cut.tensor!r}, but the model has no tensor of this name. The "
                 f"closest are {closest(cut.tensor, names.tensors)}."
             )
+        if cut.axis == 2:  # a learned key or value of one more token, which is no bias
+            continue
         shape = names.shapes[cut.tensor]
         offset, stop = names.table.interval(names.tensors[cut.tensor])
         starts, width = cut.pieces(shape, n)

@@ -141,7 +141,8 @@ def packed(runs: Sequence[KnownRun], provenance: Mapping[str, Any]) -> bytes:
         provenance: How they were made, as plain JSON.
 
     Raises:
-        ValueError: Runs of one system differ in their steps or signals.
+        ValueError: Runs of one system differ in their steps, signals, progress measures or changes
+            of the rate.
     """
     tensors: dict[str, Tensor] = {}
     described = []
@@ -149,10 +150,13 @@ def packed(runs: Sequence[KnownRun], provenance: Mapping[str, Any]) -> bytes:
         own = [run for run in runs if run.system == system]
         first = own[0]
         for run in own:
-            if not torch.equal(run.steps, first.steps) or list(run.signals) != list(first.signals):
+            shared = [
+                (list(r.signals), list(r.progress), list(r.rate_changes)) for r in (run, first)
+            ]
+            if not torch.equal(run.steps, first.steps) or shared[0] != shared[1]:
                 raise ValueError(
-                    f"runs of one system need the same steps and signals, but seed {run.seed} of "
-                    f"{system!r} differs from seed {first.seed}."
+                    "runs of one system need the same steps, signals, progress measures and rate "
+                    f"changes, but seed {run.seed} of {system!r} differs from seed {first.seed}."
                 )
         tensors[f"{system}|steps"] = first.steps.to(torch.int32)
         series = [("signals", n) for n in first.signals] + [("progress", n) for n in first.progress]

@@ -73,7 +73,7 @@ def low_rank_targets(
 
     With scale 1 the columns of A and B have length about 1 and C has about `rank` singular values
     near 1; scale $\sqrt d$ gives entries $N(0, 1)$. A seed gives the same target whatever other
-    seeds there are, and a larger rank adds columns of its own random stream.
+    seeds there are; another rank gives other columns throughout.
 
     Args:
         seeds: One target each.

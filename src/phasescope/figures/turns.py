@@ -73,11 +73,12 @@ def path_and_bends(
             row=1,
             col=column,
         )
-    marked = np.isin(steps, turns)
+    # Where not all points are drawn, at the nearest of them.
+    marked = [int(np.abs(steps - turn).argmin()) for turn in turns]
     figure.add_scatter(
         x=points[marked, 0],
         y=points[marked, 1],
-        text=[f"turn at step {step}" for step in steps[marked]],
+        text=[f"turn at step {turn}" for turn in turns],
         name="turn",
         mode="markers",
         marker={"symbol": "star", "size": 13, "color": INK},
@@ -146,13 +147,16 @@ def component_profiles(
     steps: Int[np.ndarray, " T"],
     energy: Float[np.ndarray, "n T"],
     labels: tuple[str, ...],
+    *,
+    n_steps: int | None = None,
 ) -> go.Figure:
     """Share of every step in the energy of each component, beside the share of a step by chance.
 
     Args:
         steps: Steps.
-        energy: One row for each component; sums to one.
+        energy: One row for each component; over all steps it sums to one.
         labels: Title of every panel: the component and what its statistics say.
+        n_steps: Number of all steps, if those that are drawn are some of them.
 
     Returns:
         The figure.
@@ -189,7 +193,7 @@ def component_profiles(
         )
         panel: Any = {"row": i + 1, "col": 1}
         chance = {"color": NULL, "width": 1.2, "dash": "dash"}
-        figure.add_hline(100 / len(steps), line=chance, **panel)
+        figure.add_hline(100 / (n_steps or len(steps)), line=chance, **panel)
     figure.update_annotations(
         font={"size": 12, "color": INK}, x=0, xanchor="left", xref="paper", yshift=-1
     )

@@ -97,8 +97,19 @@ class AttentionOnly(nn.Module):
         Returns:
             Logits; patterns [b, h, t, s] and outputs [b, h, t, d] of every layer, empty lists if
             neither patterns nor replacements were asked for.
+
+        Raises:
+            ValueError: A head to replace does not exist.
+            IndexError: A token does not (on a CPU).
         """
-        x = self.embed["W_E"][tokens]
+        n_layers, n_heads = len(self.blocks), len(self.attention[0].W_Q)
+        for layer, head in replace or ():
+            if not (0 <= layer < n_layers and 0 <= head < n_heads):
+                raise ValueError(
+                    f"heads to replace lie in layers 0 to {n_layers - 1} with heads 0 to "
+                    f"{n_heads - 1}, but ({layer}, {head}) arrived."
+                )
+        x = functional.embedding(tokens, self.embed["W_E"])
         positions = self.pos_embed["W_pos"][: tokens.shape[1]]
         found: list[Tensor] = []
         outputs: list[Tensor] = []

@@ -6,7 +6,7 @@ Axes: seed, rows and columns (both of length d), rank.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -58,6 +58,8 @@ def initial_factors(
         raise ValueError("at least one seed is needed, but there is none. Pass seeds=[0, 1, ...].")
     if not 1 <= rank <= d:
         raise ValueError(f"the rank of d = {d} factors must be between 1 and {d}, not {rank}.")
+    if balance not in get_args(Balance):
+        raise ValueError(f"balance must be one of {get_args(Balance)}, but {balance!r} arrived.")
     for name, value in (("scale", scale), ("imbalance", imbalance)):
         if not value > 0:
             raise ValueError(f"{name} must be positive, but it is {value}.")
@@ -119,6 +121,8 @@ class Factorization:
         *,
         temperature: float = 1.0,
     ) -> None:
+        if loss not in get_args(FactorLoss):
+            raise ValueError(f"loss must be one of {get_args(FactorLoss)}, but {loss!r} arrived.")
         if not temperature > 0:
             raise ValueError(f"the temperature must be positive, but it is {temperature}.")
         if loss == "squared_error" and temperature != 1:

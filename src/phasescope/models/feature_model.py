@@ -6,7 +6,7 @@ Axes: model, row of a batch, feature (N), d of the embedding, neuron (k), output
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from jaxtyping import Float
@@ -202,6 +202,8 @@ class FeatureLoss:
         top_k: int | None = None,
         n_active_groups: int | None = None,
     ) -> None:
+        if task not in get_args(FeatureTask):
+            raise ValueError(f"task must be one of {get_args(FeatureTask)}, but {task!r} arrived.")
         if (task == "reprojector") != (P_out is not None):
             raise ValueError(
                 "the re-projector, and no other task, needs a second embedding P_out, but task="

@@ -69,6 +69,14 @@ class Neurons:
     top_k: int | None = None
     n_active_groups: int | None = None
 
+    def __post_init__(self) -> None:
+        """Check that neurons are chosen in one way."""
+        if self.top_k is not None and self.n_active_groups is not None:
+            raise ValueError(
+                "neurons act by top_k or by groups, but both top_k and n_active_groups arrived. "
+                "Leave one out."
+            )
+
     def forward(self, params: Mapping[str, Tensor], x: Tensor, z: Tensor) -> Hidden:
         """Activations of pre-activations z, which may be written over."""
         rule = feature_activation(self.activation)

@@ -296,6 +296,24 @@ def test_batch_norm_statistics_are_those_of_the_state():
         ps.reestimate_batch_norm(MLP((4, 3, 2)), MLP((4, 3, 2)).state_dict(), [(x,)])
 
 
+def test_statistics_of_other_norms_are_left_alone():
+    model = nn.Sequential(nn.InstanceNorm1d(2, track_running_stats=True), nn.BatchNorm1d(2))
+    state = model.state_dict() | {"0.running_mean": torch.tensor([5.0, 6.0])}
+    new = ps.reestimate_batch_norm(model, state, [(torch.randn(8, 2, 3),)])
+    assert new["0.running_mean"].tolist() == [5, 6]
+    assert not torch.equal(new["1.running_mean"], state["1.running_mean"])
+
+
+def test_layers_that_share_their_weights_are_not_repaired():
+    layers = (nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 6), nn.ReLU(), nn.Linear(6, 6), nn.ReLU())
+    model = nn.Sequential(*layers, nn.Linear(6, 2))
+    model[4].weight = model[2].weight
+    x = torch.randn(8, 4)
+    symmetry = ps.permutation_symmetry(model, (x,))
+    with pytest.raises(ValueError, match=r"those of '[24]' are another layer's too"):
+        ps.repair(symmetry, model, (states_of(model), states_of(model)), [(x,)])
+
+
 @pytest.mark.parametrize("name", ["mlp", "convnet"])
 def test_repaired_activations_have_the_statistics_between_the_ends(name: str):
     build, inputs = NETWORKS[name]

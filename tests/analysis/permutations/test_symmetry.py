@@ -155,6 +155,21 @@ def test_inverse_and_composition_are_those_of_permuted_states():
         assert torch.equal(both[name], symmetry.permuted(there, second)[name])
 
 
+def test_a_group_that_one_of_two_leaves_out_is_as_the_other_has_it():
+    model = gpt2().double()
+    symmetry = ps.permutation_symmetry(model, (torch.tensor([[1, 2, 3]]),))
+    state = {n: v.detach() for n, v in model.state_dict().items()}
+    whole = symmetry.random(torch.Generator().manual_seed(1))
+    other = symmetry.random(torch.Generator().manual_seed(2))
+    for name, group in symmetry.groups.items():
+        if group.parent is not None:
+            continue
+        for first, second in (({name: whole[name]}, other), (other, {name: whole[name]})):
+            twice = symmetry.permuted(symmetry.permuted(state, first), second)
+            once = symmetry.permuted(state, symmetry.composed(first, second))
+            assert all(torch.equal(once[n], twice[n]) for n in state), name
+
+
 def test_tied_parameters_are_permuted_under_all_their_names():
     model = gpt2()
     symmetry = ps.permutation_symmetry(model, (torch.tensor([[1, 2, 3]]),))

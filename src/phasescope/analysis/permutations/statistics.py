@@ -56,15 +56,16 @@ def reestimate_batch_norm(
             "a model with batch norms that keep running statistics is required, but there is none. "
             "Other models need no re-estimation."
         )
-    own = {name: buffer for name, buffer in model.named_buffers()}
+    own = {name for name, _ in model.named_buffers()}
+    paths = [path for path, module in model.named_modules() if module in norms]
     tied = tied_names(model)
     state = with_ties(state, tied)
     new = {n: v.detach().clone() if n in own else v.detach() for n, v in state.items()}
-    for name in own:
-        if name.endswith("running_mean") or name.endswith("num_batches_tracked"):
-            new[name].zero_()
-        elif name.endswith("running_var"):
-            new[name].fill_(1)
+    for path in paths:
+        start = f"{path}." if path else ""
+        new[f"{start}running_mean"].zero_()
+        new[f"{start}num_batches_tracked"].zero_()
+        new[f"{start}running_var"].fill_(1)
     momenta = [norm.momentum for norm in norms]
     n_batches = 0
     with evaluating(model):
@@ -109,7 +110,8 @@ def repair(
         The state.
 
     Raises:
-        ValueError: There is no layer to correct, or one without bias.
+        ValueError: There is no layer to correct, one without bias, or one whose weight or bias is
+            another's too and cannot meet the goals of both.
 
     Example:
         >>> import phasescope as ps
@@ -163,6 +165,13 @@ def _layers(symmetry: PermutationSymmetry, model: nn.Module) -> dict[str, nn.Mod
         own = axes[1 if transposed else 0] if axes else ()
         if any(isinstance(f, str) for segment in own for f in segment):
             layers[name] = module
+    shared = {*symmetry.tied, *symmetry.tied.values()}
+    tied = [n for n in layers if {f"{n}.weight", f"{n}.bias"} & shared]
+    if tied:
+        raise ValueError(
+            f"layers with weights and biases of their own are required, but those of {tied[0]!r} "
+            "are another layer's too. Untie them first."
+        )
     without = [name for name, module in layers.items() if module.bias is None]
     if without or not layers:
         raise ValueError(

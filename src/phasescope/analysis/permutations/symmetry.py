@@ -128,14 +128,20 @@ class PermutationSymmetry:
         return result
 
     def composed(self, first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> Permutations:
-        """The permutations that do what `first` does, and then what `second` does."""
+        """The permutations that do what `first` does, and then what `second` does.
+
+        Groups that one of them leaves out stay as the other has them.
+        """
+        device = next((p.device for p in (*first.values(), *second.values())), None)
+        identity = {name: p.to(device) for name, p in self.identity().items()}
         result = {}
-        for name, before in first.items():
-            parent, now = self.groups[name].parent, second[name]
+        for name in (name for name in self.groups if name in first or name in second):
+            before, now = (given.get(name, identity[name]) for given in (first, second))
+            parent = self.groups[name].parent
             if parent is None:
                 result[name] = before[now]
             else:
-                result[name] = before[second[parent]].gather(-1, now)
+                result[name] = before[second.get(parent, identity[parent])].gather(-1, now)
         return result
 
     def permuted(

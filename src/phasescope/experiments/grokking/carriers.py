@@ -17,7 +17,7 @@ from torch import Tensor
 import phasescope as ps
 from phasescope.analysis.grokking import FourierBasis, fourier_basis, neuron_purity, observe
 from phasescope.experiments.deciding import decided, positive_beyond, told
-from phasescope.experiments.grokking.config import Config, Results
+from phasescope.experiments.grokking.config import DEFAULT, Config, Results
 from phasescope.experiments.grokking.evidence import most_seeds
 from phasescope.experiments.grokking.training import task_of
 from phasescope.experiments.settings import compact
@@ -77,6 +77,8 @@ def carriers(
     carried = movement(_waves(basis, embeddings))
     readers = {key: movement(neurons[:, None, :, clusters == key].flatten(2)) for key in read}
     others = [k - 1 for k in range(1, basis.n_frequencies + 1) if k not in keys]
+    if not others:
+        return None
     alike = carried[during].mean(0).log2()
     found = {}
     for key in read:
@@ -121,13 +123,24 @@ def _waves(basis: FourierBasis, embeddings: Float64[Tensor, "t n d"]) -> Float64
     return torch.stack([torch.nn.functional.pad(r, (0, width - r.shape[1])) for r in rows], 1)
 
 
+def _of_the_rule(results: Sequence[Results]) -> list[dict[str, Any]]:
+    """What was found in recorded runs of addition, at the intervals that the rule names."""
+    interval = DEFAULT.weights_every
+    chosen = [
+        result
+        for result in results
+        if result.config.operation == "add" and result.config.weights_every == interval
+    ]
+    return [result.numbers["carriers"] for result in most_seeds(chosen, "carriers")]
+
+
 def carrier_claim(results: Sequence[Results]) -> Claim:
-    """B13, over the recorded runs of the setting with the most seeds.
+    """B13, over the recorded runs of addition of the setting with the most seeds.
 
     Args:
         results: Runs of the experiment, any.
     """
-    seeds = [r.numbers["carriers"]["kept"] for r in most_seeds(results, "carriers")]
+    seeds = [found["kept"] for found in _of_the_rule(results)]
 
     def less(a: str, b: str) -> list[float]:
         """One part less another, mean over the keys of every seed."""
@@ -163,8 +176,7 @@ def carrier_figures(results: Sequence[Results]) -> dict[str, Any]:
     Args:
         results: Runs of the experiment, any.
     """
-    followed = [r.numbers["carriers"] for r in most_seeds(results, "carriers")]
-    seeds = [found for found in followed if "movement" in found]
+    seeds = [found for found in _of_the_rule(results) if "movement" in found]
     if not seeds:
         return {}
     names = dict(zip(_PARTS, ("carriers", "readers", "other frequencies"), strict=True))

@@ -38,7 +38,8 @@ def key_growth(
         keys: Key frequencies of the final network.
         fitted: Whether the laws are fitted, which takes about two seconds for each key.
     """
-    gap = int(np.diff(steps).max())  # log-spaced steps lie between the regular ones
+    # Log-spaced steps lie between the regular ones.
+    gap = int(np.diff(steps).max()) if len(steps) > 1 else 1
     even = [i for i, step in enumerate(steps) if step % gap == 0]
     at = [steps[i] for i in even]
     curves = {key: [float(coefficients[i][key - 1]) for i in even] for key in keys}

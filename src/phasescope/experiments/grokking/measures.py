@@ -66,7 +66,7 @@ def measured(
     task, split = task_of(config)
     diverged = _first_not_finite(curves)
     if diverged is not None:
-        curves = _until(curves, max(diverged, 2))
+        curves = _until(curves, max(diverged, 1))
         steps = [step for step in steps if step < diverged] or [0]
     last = network(steps[-1])
     seen = observe(last)
@@ -97,8 +97,9 @@ def measured(
         "phases": phases,
         "clean_up": _in_clean_up(phases, steps, series),
         "developments": developments(phases, steps, series),
-        "spikes": _spikes(curves, steps, series, phases),
-        "falling_share": ps.falling_share(curves.train_loss),
+        # Of a training that diverged at once there is no second step to compare with.
+        "spikes": _spikes(curves, steps, series, phases) if len(curves.steps) > 1 else {},
+        "falling_share": ps.falling_share(curves.train_loss) if len(curves.steps) > 1 else None,
         "diverged": diverged,
     }
     return plain_value(found)  # NaN, such as the purity of dead neurons, becomes None
@@ -253,6 +254,8 @@ def _times(curves: TrainingCurves) -> dict[str, Any]:
 
 def _phases(steps: Sequence[int], series: Mapping[str, Sequence[float]]) -> list[dict[str, Any]]:
     """Phases on the evenly spaced steps among those whose weights were kept."""
+    if len(steps) < 2:
+        return []
     gap = int(np.diff(steps).max())  # log-spaced steps lie between the regular ones
     even = [i for i, step in enumerate(steps) if step % gap == 0]
     at = torch.tensor([steps[i] for i in even])

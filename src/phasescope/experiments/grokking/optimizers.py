@@ -176,10 +176,12 @@ def _sizes(e: Evidence) -> Claim:
         "size (width, depth, modulus) of which 5 seeds were run: reproduced if each share is at "
         f"least {MOSTLY}, refuted if one interval lies below it"
     )
-    groups: dict[tuple[Any, ...], list[Results]] = {}
+    settings: dict[tuple[Any, ...], dict[str, list[Results]]] = {}
     for result in e.plain():
         size = tuple(getattr(result.config, name) for name in SIZE_FIELDS)
-        groups.setdefault(size, []).append(result)
+        settings.setdefault(size, {}).setdefault(setting(result.config), []).append(result)
+    # Of every size one setting: a seed counts once, and other decays and splits are another matter.
+    groups = {size: max(of_size.values(), key=len) for size, of_size in settings.items()}
     shares = {size: e.over(runs, _shows) for size, runs in groups.items()}
     known = {
         size: share

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -52,7 +53,9 @@ def _curves(grid: Grid) -> Any:
     panels = []
     for (operation, activation), runs in grid.items():
         curves = [r.numbers["curve"] for r in runs if "curve" in r.numbers]
-        same = [c for c in curves if c["steps"] == curves[0]["steps"]]
+        # A seed that diverged has fewer steps than the others.
+        usual = Counter(tuple(c["steps"]) for c in curves).most_common(1)[0][0]
+        same = [c for c in curves if tuple(c["steps"]) == usual]
         grokked = [r.numbers["times"]["grokked"] for r in runs]
         panels.append(
             CurvePanel(

@@ -46,7 +46,7 @@ def spectra_figures(results: Sequence[Results]) -> dict[str, Figure]:
         if all(f"raw, {place}" in row["subtraction"] for row in spectra)
     }
     drawn["spectra: logits"] = _logits(first["logits"])
-    drawn["spectra: gradient profiles"] = _profiles(first["profiles"])
+    drawn["spectra: gradient profiles"] = _profiles(first["profiles"], first["n_steps"])
     if first.get("rankings"):
         drawn["spectra: mass and effect"] = _rankings(first["rankings"])
         drawn["spectra: rank correlations"] = _correlations(spectra)
@@ -154,20 +154,27 @@ def _logits(row: Mapping[str, Any]) -> Figure:
     )
 
 
-def _profiles(row: Mapping[str, Any]) -> Figure:
+def _profiles(row: Mapping[str, Any], n_steps: int) -> Figure:
     labels = [
         f"component {i}: centre at step {center:,.0f}, p = {p:.2g}"
         for i, (center, p) in enumerate(zip(row["center"], row["center_p"], strict=True))
     ]
     figure = ps.figures.component_profiles(
-        np.array(row["steps"]), np.array(row["energy"]), tuple(labels)
+        np.array(row["steps"]), np.array(row["energy"]), tuple(labels), n_steps=n_steps
     )
-    computed = (
-        "Squared entries of the time vectors of gradients scaled to norm one, not centred; the p "
-        "is that of the centre of mass among permuted steps."
-    )
+    told = {
+        "seen": (
+            f"One dot per step that is drawn ({len(row['steps']):,} of {n_steps:,}): how much of a "
+            "component's energy it has; dashed: the same share for every step. The titles give the "
+            "centre of mass and its p-value."
+        ),
+        "computed": (
+            "Squared entries of the time vectors of gradients scaled to norm one, not centred; the "
+            "p is that of the centre of mass among permuted steps."
+        ),
+    }
     layout: Any = figure["layout"]
-    return figure.update_layout(meta=dict(layout.meta) | {"computed": computed})
+    return figure.update_layout(meta=dict(layout.meta) | told)
 
 
 def _rankings(row: Mapping[str, Any]) -> Figure:
