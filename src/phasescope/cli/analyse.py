@@ -91,4 +91,5 @@ def print_json(value: Any) -> None:
     """Print a value as strict JSON, which has neither NaN nor infinity: null."""
     from phasescope.report.plain import plain_value
 
-    print(json_format.dumps(plain_value(value), indent=1, allow_nan=False))
+    plain = plain_value(json_format.loads(json_format.dumps(value)))  # numbers as keys are text
+    print(json_format.dumps(plain, indent=1, allow_nan=False))
