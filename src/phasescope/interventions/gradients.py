@@ -127,12 +127,13 @@ def _projection(part: Subspace | Component) -> Callable[[Tensor], Tensor]:
 
     def select(flat: Tensor) -> Tensor:
         nonlocal held
-        if not part.fits(len(flat)):
-            raise ValueError(
-                f"tensors of the parameters of the component {part.name!r} are required, but those "
-                f"that arrived have {len(flat)} entries. Take the component from the same model."
-            )
         if held.shape != flat.shape or held.device != flat.device:
+            if not part.fits(len(flat)):
+                raise ValueError(
+                    f"tensors of the parameters of the component {part.name!r} are required, but "
+                    f"those that arrived have {len(flat)} entries. Take the component from the "
+                    "same model."
+                )
             held = part.mask(len(flat)).to(flat.device)
         return torch.where(held, flat, 0.0)
 

@@ -65,11 +65,11 @@ def pruned_masks(
     if scope not in ("global", "tensor"):
         raise ValueError(f"scope must be 'global' or 'tensor', but {scope!r} arrived.")
     check_masks(weights, masks)
-    given = weights if scores is None else scores
-    check_masks(given, masks)
-    flat = {n: given[n].detach().abs().flatten() for n in masks}
-    if scores is not None:
-        flat = {n: given[n].detach().flatten() for n in masks}
+    if scores is None:
+        flat = {n: weights[n].detach().abs().flatten() for n in masks}
+    else:
+        check_masks(scores, masks)
+        flat = {n: scores[n].detach().flatten() for n in masks}
     for name, mask in masks.items():
         n_unknown = int(flat[name][mask.flatten()].isnan().sum())
         if n_unknown:

@@ -6,7 +6,7 @@ Letters: b sequences, t positions (queries), s positions (keys), d width, h head
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import cast
 
 import torch
@@ -102,13 +102,8 @@ class AttentionOnly(nn.Module):
             ValueError: A head to replace does not exist.
             IndexError: A token does not (on a CPU).
         """
-        n_layers, n_heads = len(self.blocks), len(self.attention[0].W_Q)
-        for layer, head in replace or ():
-            if not (0 <= layer < n_layers and 0 <= head < n_heads):
-                raise ValueError(
-                    f"heads to replace lie in layers 0 to {n_layers - 1} with heads 0 to "
-                    f"{n_heads - 1}, but ({layer}, {head}) arrived."
-                )
+        if replace:
+            self._check_heads(replace)
         x = functional.embedding(tokens, self.embed["W_E"])
         positions = self.pos_embed["W_pos"][: tokens.shape[1]]
         found: list[Tensor] = []
@@ -127,6 +122,15 @@ class AttentionOnly(nn.Module):
             outputs.append(out)
             x = x + out.sum(1)
         return self.ln_final(x) @ self.unembed["W_U"], found, outputs
+
+    def _check_heads(self, heads: Iterable[tuple[int, int]]) -> None:
+        n_layers, n_heads = len(self.blocks), len(self.attention[0].W_Q)
+        for layer, head in heads:
+            if not (0 <= layer < n_layers and 0 <= head < n_heads):
+                raise ValueError(
+                    f"heads to replace lie in layers 0 to {n_layers - 1} with heads 0 to "
+                    f"{n_heads - 1}, but ({layer}, {head}) arrived."
+                )
 
 
 class Attention(nn.Module):

@@ -78,7 +78,7 @@ class PairEnsemble(nn.Module):
         def logits() -> Tensor:
             return pair_logits(self.weights(), pairs, self.shape)
 
-        return of_pairs(logits, pairs, self._template[0].n_tokens, len(self))
+        return of_pairs(logits, pairs, self.shape.n_tokens, len(self))
 
     def tables(self) -> dict[str, Tensor] | None:
         """What `forward` needs of the present weights alone; None if there is no such part."""
@@ -100,7 +100,7 @@ class PairEnsemble(nn.Module):
         def logits() -> Tensor:
             return logits_from_tables(tables, pairs, self.shape)
 
-        return of_pairs(logits, pairs, self._template[0].n_tokens, len(self))
+        return of_pairs(logits, pairs, self.shape.n_tokens, len(self))
 
     def weights(self) -> dict[str, Tensor]:
         """All weights by name, with the axis of seeds in front; views of `vector`."""

@@ -263,10 +263,12 @@ def _dot(q: Float[Tensor, "..."], k: Float[Tensor, "..."], n_heads: int) -> Floa
 
 
 def _softmax(scores: Tensor, shape: Shape, dim: int = -1) -> Tensor:
-    """Attention to the positions, which are along `dim`."""
+    """Attention to the positions, which are along `dim`; none to those whose score is -inf."""
     pattern = scores.softmax(dim)
     rate = shape.attention_rate
-    return pattern if rate == 1 else rate * pattern + (1 - rate)
+    if rate == 1:
+        return pattern
+    return rate * pattern + (1 - rate) * (scores > -math.inf).to(scores.dtype)
 
 
 def _embed(
@@ -295,11 +297,7 @@ def _attend(
         c = stream.shape[-2]
         later = torch.ones(c, c, dtype=torch.bool, device=stream.device).triu(1)
         scores = scores.masked_fill(later, -math.inf)
-        # An attention rate below 1 would give weight to what is masked.
-        pattern = _softmax(scores, shape).masked_fill(later, 0.0)
-    else:
-        pattern = _softmax(scores, shape)
-    pattern = visit(f"blocks.{layer}.attn.hook_pattern", pattern)
+    pattern = visit(f"blocks.{layer}.attn.hook_pattern", _softmax(scores, shape))
     z = torch.einsum("...nhqk,...nkhe->...nqhe", pattern, v)
     return visit(f"blocks.{layer}.attn.hook_z", z)
 

@@ -112,8 +112,7 @@ def restricted_logits(
     values = logits.double()
     mean = values.mean((0, 1))
     if variant == "nanda":
-        profile = project_profile(basis, sum_profile(basis, values) - mean, keys)
-        return on_sums(basis, profile + mean)
+        return on_sums(basis, _key_profile(basis, values, keys) + mean)
     if variant not in ("2x2", "3x3"):
         raise ValueError(f"variant must be 'nanda', '2x2' or '3x3', but {variant!r} arrived.")
     rows = basis.rows.to(values.device)
@@ -156,8 +155,7 @@ def excluded_logits(
     """
     check_axes(basis, logits, 2)
     values = logits.double()
-    waves = sum_profile(basis, values) - values.mean((0, 1))
-    return values - on_sums(basis, project_profile(basis, waves, keys))
+    return values - on_sums(basis, _key_profile(basis, values, keys))
 
 
 def restricted_neuron_logits(
@@ -298,5 +296,10 @@ def _neuron_profile(
 ) -> Tensor:
     """What the key frequencies of the neurons add to the logits, by the sum of the operands."""
     check_axes(basis, activations, 2)
-    waves = sum_profile(basis, activations) - activations.double().mean((0, 1))
-    return project_profile(basis, waves, keys) @ W_L.double()
+    return _key_profile(basis, activations, keys) @ W_L.double()
+
+
+def _key_profile(basis: FourierBasis, values: Tensor, keys: Sequence[int]) -> Tensor:
+    """What the key frequencies add to the mean over pairs, by the sum of the operands."""
+    about_mean = sum_profile(basis, values) - values.double().mean((0, 1))
+    return project_profile(basis, about_mean, keys)

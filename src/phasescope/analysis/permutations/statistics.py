@@ -50,34 +50,36 @@ def reestimate_batch_norm(
         Ainsworth, Hayase & Srinivasa (2022), arXiv:2209.04836, section 5. Izmailov et al. (2018),
         arXiv:1803.05407, section 3.2.
     """
-    norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
+    norms = {
+        f"{path}.".lstrip("."): module
+        for path, module in model.named_modules()
+        if isinstance(module, _BatchNorm) and module.track_running_stats
+    }
     if not norms:
         raise ValueError(
             "a model with batch norms that keep running statistics is required, but there is none. "
             "Other models need no re-estimation."
         )
     own = {name for name, _ in model.named_buffers()}
-    paths = [path for path, module in model.named_modules() if module in norms]
     tied = tied_names(model)
     state = with_ties(state, tied)
     new = {n: v.detach().clone() if n in own else v.detach() for n, v in state.items()}
-    for path in paths:
-        start = f"{path}." if path else ""
-        new[f"{start}running_mean"].zero_()
-        new[f"{start}num_batches_tracked"].zero_()
-        new[f"{start}running_var"].fill_(1)
-    momenta = [norm.momentum for norm in norms]
+    for prefix in norms:
+        new[f"{prefix}running_mean"].zero_()
+        new[f"{prefix}num_batches_tracked"].zero_()
+        new[f"{prefix}running_var"].fill_(1)
+    momenta = [norm.momentum for norm in norms.values()]
     n_batches = 0
     with evaluating(model):
         try:
-            for norm in norms:
+            for norm in norms.values():
                 norm.momentum = None
                 norm.training = True
             for inputs in batches:
                 call_at(model, new, tied, inputs)
                 n_batches += 1
         finally:
-            for norm, momentum in zip(norms, momenta, strict=True):
+            for norm, momentum in zip(norms.values(), momenta, strict=True):
                 norm.momentum = momentum
     if not n_batches:
         raise ValueError("at least one batch of inputs is required, but there is none.")

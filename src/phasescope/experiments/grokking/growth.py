@@ -18,6 +18,16 @@ FEWEST = 16  # points of a series that can be judged
 Growth = dict[str, Any]
 
 
+def evenly_spaced(steps: Sequence[int]) -> list[int]:
+    """Places of the evenly spaced steps; log-spaced ones lie between them.
+
+    Args:
+        steps: At least one.
+    """
+    gap = int(np.diff(steps).max()) if len(steps) > 1 else 1
+    return [i for i, step in enumerate(steps) if step % gap == 0]
+
+
 def key_growth(
     steps: Sequence[int],
     coefficients: Sequence[Sequence[float]],
@@ -38,9 +48,7 @@ def key_growth(
         keys: Key frequencies of the final network.
         fitted: Whether the laws are fitted, which takes about two seconds for each key.
     """
-    # Log-spaced steps lie between the regular ones.
-    gap = int(np.diff(steps).max()) if len(steps) > 1 else 1
-    even = [i for i, step in enumerate(steps) if step % gap == 0]
+    even = evenly_spaced(steps)
     at = [steps[i] for i in even]
     curves = {key: [float(coefficients[i][key - 1]) for i in even] for key in keys}
     fits = [_fit(key, at, curve) for key, curve in curves.items()] if fitted else []

@@ -15,7 +15,7 @@ from phasescope.analysis.grokking import ProgressMeasures, measure, observe
 from phasescope.experiments.grokking.anatomy import EXTRA_SERIES, anatomy, extra_values
 from phasescope.experiments.grokking.config import Config
 from phasescope.experiments.grokking.evidence import PLAIN
-from phasescope.experiments.grokking.growth import key_growth
+from phasescope.experiments.grokking.growth import evenly_spaced, key_growth
 from phasescope.experiments.grokking.training import task_of
 from phasescope.models import PairTransformer
 from phasescope.report.plain import plain_value
@@ -254,10 +254,7 @@ def _times(curves: TrainingCurves) -> dict[str, Any]:
 
 def _phases(steps: Sequence[int], series: Mapping[str, Sequence[float]]) -> list[dict[str, Any]]:
     """Phases on the evenly spaced steps among those whose weights were kept."""
-    if len(steps) < 2:
-        return []
-    gap = int(np.diff(steps).max())  # log-spaced steps lie between the regular ones
-    even = [i for i, step in enumerate(steps) if step % gap == 0]
+    even = evenly_spaced(steps)
     at = torch.tensor([steps[i] for i in even])
     names = ("test_loss", "excluded_train", "squared_norm")
     chosen = [torch.tensor([series[name][i] for i in even], dtype=torch.float64) for name in names]
